@@ -1,0 +1,84 @@
+/* Ranks: the world, fold groups, nodes; collectives with deadlines; who runs on which cores.
+ *
+ * The only module that sees MPI. MPI_THREAD_FUNNELED: every call below is made by the main thread. A watchdog thread
+ * (no MPI in it) holds a deadline for whatever the main thread is waiting for, and ends the process with one line when
+ * it passes (DESIGN 5.4). In a world of one nothing is ever sent. */
+#ifndef FB3_COMM_H
+#define FB3_COMM_H
+
+#include "fb3/node_memory.h"
+#include "fb3/status.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct fb3_comm fb3_comm;
+
+/* One row of the start table. */
+typedef struct fb3_rank_info {
+    char host[64];
+    int rank, node_rank, node; /* world rank; rank within the node; node number */
+    int cores;                 /* cores that this rank may use after binding */
+    int threads;               /* OpenMP threads */
+    char device[128];
+} fb3_rank_info;
+
+/* Starts MPI. `distributed` (train, predict, evaluate over ranks): a lonely world - MPI size 1 although
+ * SLURM_STEP_NUM_TASKS > 1 and OMPI_COMM_WORLD_SIZE is unset - is FB3_INPUT with the cure. */
+fb3_status fb3_comm_start(fb3_comm **comm, bool distributed, int64_t timeout_seconds);
+/* Ends MPI in order. NULL is fine. */
+void fb3_comm_finish(fb3_comm *comm);
+/* Ends every rank at once (MPI_Abort) with this exit code; the error line was printed before. Does not return. */
+void fb3_comm_abort(int code);
+
+/* Divides the node's cores among its ranks (sched_setaffinity, OpenMP threads) unless `keep` (DESIGN 5.8). */
+fb3_status fb3_comm_bind(fb3_comm *comm, bool keep);
+
+int fb3_comm_rank(const fb3_comm *comm);
+int fb3_comm_size(const fb3_comm *comm);
+bool fb3_comm_root(const fb3_comm *comm);
+
+/* Fills info[size] on every rank; `device` describes this rank's. */
+fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, fb3_rank_info *info);
+
+/* Memory shared by the ranks of this node. */
+fb3_node_memory *fb3_comm_node_memory(fb3_comm *comm);
+
+/* Collectives over the whole communicator. `what` names the operation in messages ("step control sums"). */
+fb3_status fb3_comm_barrier(fb3_comm *comm, const char *what);
+fb3_status fb3_comm_broadcast(fb3_comm *comm, void *data, size_t bytes, int root, const char *what);
+fb3_status fb3_comm_sum_double(fb3_comm *comm, double *x, int count, const char *what); /* in rank order */
+fb3_status fb3_comm_max_int64(fb3_comm *comm, int64_t *x, int count, const char *what);
+/* root receives [sum of counts] from all, in rank order; counts [size] are known to all. Others pass all = NULL. */
+fb3_status fb3_comm_gather_floats(fb3_comm *comm, const float *mine, float *all, const int64_t *counts, int root,
+                                  const char *what);
+/* Every rank gets the worst status of any rank, with its text: "rank 3: ...". Collective. */
+fb3_status fb3_comm_agree(fb3_comm *comm, fb3_status mine, const char *what);
+/* FB3_FAILED naming a rank when `hex` (a sha256) is not the same on all ranks. Collective. */
+fb3_status fb3_comm_check_same(fb3_comm *comm, const char *hex, const char *what);
+
+/* A deadline for something that is not a collective (a file operation); `end` clears it. Not nested. */
+void fb3_comm_watch_begin(fb3_comm *comm, const char *what, int64_t step);
+void fb3_comm_watch_end(fb3_comm *comm);
+
+/* --- the gradient all-reduce: one table per kind of device memory ---------------------------------------------- */
+
+typedef struct fb3_reducer fb3_reducer;
+typedef struct fb3_reducer_ops {
+    const char *name; /* "mpi", "nccl" */
+    /* Posts the in-place sum of x[0..count) over the ranks. Ranges must not overlap; every rank posts the same ranges
+     * in the same order. Large ranges are cut into pieces of a constant size. */
+    fb3_status (*start)(fb3_reducer *reducer, float *x, int64_t count);
+    fb3_status (*poll)(fb3_reducer *reducer); /* moves posted sums on; cheap */
+    fb3_status (*wait)(fb3_reducer *reducer, int64_t step); /* all posted sums are done */
+    void (*destroy)(fb3_reducer *reducer);
+} fb3_reducer_ops;
+struct fb3_reducer {
+    const fb3_reducer_ops *ops;
+    int64_t bytes; /* sent so far, for the log */
+    double wait_seconds;
+};
+fb3_status fb3_reducer_create_mpi(fb3_reducer **reducer, fb3_comm *comm);
+
+const char *fb3_comm_library_version(void);
+
+#endif

@@ -1,0 +1,82 @@
+/* The tokenised data set: HDF5, ragged, never padded (INTERFACE 6).
+ *
+ *   /tokens uint16|uint32 [sum of lengths]   /offsets int64 [n+1]   /labels float32 [n, Y]   /ids UTF-8 [n]
+ *   /vocabulary uint32 [active]: the token ids that occur, ascending
+ *   /folds int8 [n]: only where the CSV has the fold_column
+ *   /report/... : what was noticed in the source (fb3_dataset_report), kept for runs that reuse the file
+ *   attributes: format, tokenizer_sha256, max_length, source_sha256, label_columns (one a line), options, complete
+ *
+ * n may be 10^7: nothing here holds a row in memory that was not asked for; offsets are shared per node. */
+#ifndef FB3_DATASET_H
+#define FB3_DATASET_H
+
+#include "fb3/config.h"
+#include "fb3/hash.h"
+#include "fb3/node_memory.h"
+#include "fb3/tokenizer.h"
+
+#define FB3_MAX_TARGETS 64
+
+/* What was noticed while reading a CSV; the caller turns it into one warning line each. */
+typedef struct fb3_dataset_report {
+    int64_t samples, truncated_samples, truncated_tokens, total_tokens; /* after truncation */
+    int64_t duplicate_texts;                                            /* rows whose text occurred before */
+    int longest;                                                        /* tokens before truncation */
+    int64_t out_of_range[FB3_MAX_TARGETS];                              /* scores outside 1..5 per target */
+    bool constant[FB3_MAX_TARGETS];                                     /* every score of the column is the same */
+    bool reused;                                                        /* the file was there and up to date */
+} fb3_dataset_report;
+
+typedef struct fb3_dataset_options {
+    const char *id_column, *text_column, *fold_column; /* fold_column NULL: none */
+    const fb3_strings *label_columns;                  /* count 0: a test file without labels */
+    int max_length;
+    int64_t max_samples; /* FB3_UNSET_INT: all */
+} fb3_dataset_options;
+
+/* CSV -> tokens -> HDF5 at `h5_path`, atomically, by one rank; tokenises on all its threads. When the file is there
+ * and its source, tokenizer and options are the same, nothing is written and report->reused is true. FB3_INPUT, with
+ * row and column: no such column, a score that is not a finite number, a duplicate or empty id, invalid UTF-8, no
+ * rows. An empty text is a sample of [CLS] [SEP]. */
+fb3_status fb3_dataset_prepare(const char *csv_path, const char *h5_path, const fb3_tokenizer *tokenizer,
+                               const fb3_dataset_options *options, fb3_dataset_report *report);
+
+/* One line per thing noticed, by fb3_log_warn / fb3_log_info. */
+void fb3_dataset_report_log(const fb3_dataset_report *report, const fb3_dataset_options *options);
+
+typedef struct fb3_dataset {
+    int64_t n;
+    int targets; /* Y; 0 for a test set */
+    int max_length;
+    const int64_t *offsets; /* [n+1], node memory */
+    uint32_t *vocabulary;   /* [active], ascending, owned */
+    int active;
+    fb3_strings label_columns;
+    char tokenizer_sha256[FB3_SHA256_HEX], source_sha256[FB3_SHA256_HEX];
+    bool has_folds;
+    struct fb3_dataset_file *file; /* HDF5 handles, private */
+} fb3_dataset;
+
+/* Collective over the node. Checks everything that later reads rely on: shapes, monotone offsets, `complete`, token
+ * ids below the tokenizer's vocabulary are the caller's check against /vocabulary. FB3_INPUT: not such a file. */
+fb3_status fb3_dataset_open(fb3_dataset **dataset, const char *h5_path, fb3_node_memory *memory);
+void fb3_dataset_close(fb3_dataset *dataset);
+
+static inline int fb3_dataset_length(const fb3_dataset *dataset, int64_t row)
+{
+    return (int)(dataset->offsets[row + 1] - dataset->offsets[row]);
+}
+
+/* Tokens of `count` rows, concatenated in the order of `rows`: tokens [sum of lengths] (caller sizes it by
+ * fb3_dataset_length). Reads only these rows; neighbours are read together. */
+fb3_status fb3_dataset_read_tokens(const fb3_dataset *dataset, const int64_t *rows, int64_t count, uint32_t *tokens);
+/* labels [count, Y]. */
+fb3_status fb3_dataset_read_labels(const fb3_dataset *dataset, const int64_t *rows, int64_t count, float *labels);
+/* ids of rows first..first+count-1, malloc'ed strings; fb3_strings_free() them. */
+fb3_status fb3_dataset_read_ids(const fb3_dataset *dataset, int64_t first, int64_t count, fb3_strings *ids);
+/* Reads every token: all checksums hold and every id is in /vocabulary. FB3_INPUT when not. */
+fb3_status fb3_dataset_verify(const fb3_dataset *dataset);
+/* The fold column, int8 [n], into caller's memory. Only when has_folds. */
+fb3_status fb3_dataset_read_folds(const fb3_dataset *dataset, int8_t *folds);
+
+#endif

@@ -1,0 +1,78 @@
+/* DeBERTa-v2/v3 encoder, mean pooling and linear head over a backend: forward, and the hand-written backward.
+ *
+ * src/model: embeddings.c relpos.c attention.c layer.c encoder.c head.c loss.c - each forward beside its backward. The
+ * model never sees MPI: it tells the caller through fb3_model_hooks when a range of gradients is final. */
+#ifndef FB3_DEBERTA_H
+#define FB3_DEBERTA_H
+
+#include "fb3/batch.h"
+#include "fb3/params.h"
+
+typedef struct fb3_deberta fb3_deberta;
+
+/* The replica's arenas, in the backend's memory, all in the table's layout. */
+typedef struct fb3_arenas {
+    float *param, *grad, *m, *v; /* grad, m, v NULL for inference */
+    void *param_act;             /* activation-type copy of the parameters; == param on f32 */
+} fb3_arenas;
+
+typedef struct fb3_dropout_rates {
+    float hidden, attention, head;
+} fb3_dropout_rates;
+
+/* Called during backward. Any may be NULL. */
+typedef struct fb3_model_hooks {
+    void *context;
+    /* the gradients of this range of the arena are final for this backward */
+    fb3_status (*grads_ready)(void *context, int64_t offset, int64_t count);
+    /* between operations: a chance to move communication on */
+    fb3_status (*poll)(void *context);
+} fb3_model_hooks;
+
+/* `limits`: the largest micro-batch (T, B, max_len are read). training false: no saved activations, no gradients. */
+fb3_status fb3_deberta_create(fb3_deberta **model, fb3_backend *backend, const fb3_param_table *table,
+                              const fb3_arenas *arenas, const fb3_limits *limits, bool training);
+void fb3_deberta_free(fb3_deberta *model);
+
+/* Copies a batch to the backend; it is the one that the calls below work on. */
+fb3_status fb3_deberta_load(fb3_deberta *model, const fb3_batch *batch);
+
+/* Forward. rates NULL: evaluation, no dropout. `key`, `step` drive the dropout masks. Predictions stay on the device:
+ * fb3_deberta_predictions copies [B, Y] of them; fb3_deberta_pooled the pooled embeddings [B, C]. */
+fb3_status fb3_deberta_forward(fb3_deberta *model, const fb3_dropout_rates *rates, fb3_rng_key key, uint32_t step);
+fb3_status fb3_deberta_predictions(fb3_deberta *model, float *pred_host);
+fb3_status fb3_deberta_pooled(fb3_deberta *model, float *pooled_host);
+
+/* sums_host[1 + Y] += the loss sums of the loaded batch (FB3_LOSS_SUMS). */
+fb3_status fb3_deberta_loss(fb3_deberta *model, fb3_loss_kind kind, float beta, double *sums_host);
+
+/* The loss of a global batch of `samples` from its sums over all ranks and micro-batches, and the coefficients [Y] that
+ * its gradient takes: one global divisor, so that no split of the batch changes it. Only FB3_LOSS_MCRMSE reads the sums
+ * for the coefficients; the others' are known before the forward pass. */
+double fb3_loss_value(fb3_loss_kind kind, const double *sums, int64_t samples, int Y);
+void fb3_loss_coefficients(fb3_loss_kind kind, const double *sums, int64_t samples, int Y, float *coefficient);
+
+/* Backward of the last forward: adds to arenas->grad. coefficient_host [Y] as in ops->loss_bwd. A batch of T = 0 only
+ * calls the hooks, so that every rank makes the same collective calls. */
+fb3_status fb3_deberta_backward(fb3_deberta *model, fb3_loss_kind kind, float beta, const float *coefficient_host,
+                                const fb3_model_hooks *hooks);
+
+/* Bytes that create() would take for activations and workspace, for --dry_run. */
+size_t fb3_deberta_memory(const fb3_param_table *table, const fb3_limits *limits, fb3_dtype act, bool training);
+
+/* Dropout sites: the `site` counter of each place. */
+enum {
+    FB3_SITE_EMBEDDING = 0,
+    FB3_SITE_HEAD = 1,
+    FB3_SITE_LAYER = 16, /* + FB3_SITES_PER_LAYER * layer + one of the following */
+    FB3_SITE_ATTENTION_PROBS = 0,
+    FB3_SITE_ATTENTION_OUT = 1,
+    FB3_SITE_FFN_OUT = 2,
+    FB3_SITE_POSITION = 3,
+    FB3_SITES_PER_LAYER = 4,
+};
+/* The whole position table, from its row 0, is one "sequence" of this pseudo sample: one mask a layer and step, the
+ * same for every micro-batch and rank. */
+#define FB3_SAMPLE_POSITION 0xFFFFFFFFu
+
+#endif

@@ -1,0 +1,39 @@
+/* Files that are either complete or not there (DESIGN 5.2): write to a temporary name in the same folder, flush,
+ * fsync, rename, fsync the folder. */
+#ifndef FB3_FILE_H
+#define FB3_FILE_H
+
+#include "fb3/status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+/* The temporary name for `path`: "<path>.tmp". One writer per path is a rule of the program (group rank 0), so one
+ * name is enough, and a temporary left by a killed run is overwritten by the next. Caller frees. NULL: out of memory. */
+char *fb3_file_temporary(const char *path);
+
+/* fsync `temporary`, rename it to `path`, fsync the folder. On failure the temporary is removed and `path` is as it was. */
+fb3_status fb3_file_publish(const char *temporary, const char *path);
+
+/* Writes `bytes` bytes as the whole content of `path`, atomically. */
+fb3_status fb3_file_write(const char *path, const void *data, size_t bytes);
+
+/* Reads a whole file into a malloc'ed buffer with a 0 byte behind it. FB3_INPUT when it cannot be opened or is larger
+ * than `limit`. Caller frees *data. */
+fb3_status fb3_file_read(const char *path, size_t limit, char **data, size_t *bytes);
+
+bool fb3_file_exists(const char *path);   /* a regular file that can be read */
+bool fb3_folder_exists(const char *path); /* a directory */
+
+/* mkdir -p. */
+fb3_status fb3_folder_make(const char *path);
+
+/* rm -r; a folder that is not there is fine. Links are removed, not followed. */
+fb3_status fb3_folder_remove(const char *path);
+
+/* printf into a malloc'ed string; NULL when out of memory. Caller frees. */
+char *fb3_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* "folder/name". Caller frees. */
+char *fb3_path_join(const char *folder, const char *name);
+
+#endif

@@ -1,0 +1,20 @@
+/* What the program says to a person. Only world rank 0 speaks; warnings and information go to standard error, tables
+ * and results of a verb to standard output. */
+#ifndef FB3_LOG_H
+#define FB3_LOG_H
+
+#include <stdbool.h>
+
+/* Says who this process is; called once, after MPI start-up. `host` is copied. Before it: rank 0, no host. */
+void fb3_log_identity(int rank, int size, const char *host);
+bool fb3_log_speaks(void); /* true on world rank 0 */
+
+/* One line on standard error from rank 0: "fb3-dist: ..." and "fb3-dist: warning: ...". Thread safe. */
+void fb3_log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void fb3_log_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* The last words of a process, from any rank: "fb3-dist: [rank 3 node07] what; what to do". The bracket is left out
+ * in a world of one. */
+void fb3_log_error(const char *text);
+
+#endif

@@ -1,0 +1,101 @@
+/* Keeping a record of a run. A tracker is a table of operations; metrics.jsonl is always there and is the truth, any
+ * number of others may follow (report_to). Only the writer of a fold (group rank 0) has trackers. One that fails warns
+ * once and is left out from then on: it never stops training - except metrics.jsonl, whose failure is an error. */
+#ifndef FB3_TRACK_H
+#define FB3_TRACK_H
+
+#include "fb3/metrics.h"
+
+typedef struct fb3_run_record {
+    const char *config_text;
+    int fold, folds, world_size, group_size;
+    const char *device;
+    int64_t parameters, active_vocabulary, total_steps, train_samples, eval_samples;
+    const char *versions; /* JSON object text */
+} fb3_run_record;
+
+typedef struct fb3_step_record {
+    int fold;
+    int64_t step; /* finished optimizer steps, first is 1 */
+    double epoch, loss, grad_norm, learning_rate, samples_per_second, tokens_per_second, peak_memory_mb;
+    bool skipped;               /* a non-finite step: nothing was learned */
+    const fb3_strings *samples; /* NULL unless log_samples */
+} fb3_step_record;
+
+typedef struct fb3_eval_record {
+    int fold;
+    int64_t step;
+    double epoch, samples_per_second;
+    const fb3_scores *scores;
+    const fb3_strings *targets;
+} fb3_eval_record;
+
+typedef struct fb3_checkpoint_record {
+    int fold;
+    int64_t step;
+    const char *path; /* relative to the fold's directory */
+    bool best;
+} fb3_checkpoint_record;
+
+typedef struct fb3_end_record {
+    int fold;
+    int64_t step;
+    double train_runtime, samples_per_second, steps_per_second, best_metric;
+    const char *best_model_checkpoint;
+} fb3_end_record;
+
+typedef struct fb3_tracker fb3_tracker;
+typedef struct fb3_tracker_ops {
+    const char *name;
+    fb3_status (*config)(fb3_tracker *tracker, const fb3_run_record *run);
+    fb3_status (*step)(fb3_tracker *tracker, const fb3_step_record *step);
+    fb3_status (*eval)(fb3_tracker *tracker, const fb3_eval_record *eval);
+    fb3_status (*artifact)(fb3_tracker *tracker, const fb3_checkpoint_record *checkpoint);
+    fb3_status (*end)(fb3_tracker *tracker, const fb3_end_record *end);
+    void (*close)(fb3_tracker *tracker);
+} fb3_tracker_ops;
+struct fb3_tracker {
+    const fb3_tracker_ops *ops;
+    bool failed;
+};
+
+/* Opens <directory>/metrics.jsonl for appending; events of steps after `resume_step` (done again after a kill) are
+ * dropped first, atomically, so that a reader sees each step once. resume_step 0: a fresh start. */
+fb3_status fb3_tracker_open_jsonl(fb3_tracker **tracker, const char *directory, int64_t resume_step);
+
+/* All trackers of a fold: the same event to each. */
+typedef struct fb3_track {
+    fb3_tracker *tracker[4];
+    int count;
+} fb3_track;
+fb3_status fb3_track_open(fb3_track *track, const fb3_config *config, const char *directory, int64_t resume_step);
+fb3_status fb3_track_config(fb3_track *track, const fb3_run_record *run);
+fb3_status fb3_track_step(fb3_track *track, const fb3_step_record *step);
+fb3_status fb3_track_eval(fb3_track *track, const fb3_eval_record *eval);
+fb3_status fb3_track_artifact(fb3_track *track, const fb3_checkpoint_record *checkpoint);
+fb3_status fb3_track_end(fb3_track *track, const fb3_end_record *end);
+void fb3_track_close(fb3_track *track);
+
+/* --- the person at the terminal ---------------------------------------------------------------------------------- */
+
+/* The progress of one fold: a bar that is redrawn on a terminal, plain lines elsewhere. Rank 0 only. */
+typedef struct fb3_progress {
+    int fold, folds;
+    int64_t total_steps, first_step;
+    double started, last_drawn;
+    bool terminal, quiet, drawn;
+} fb3_progress;
+void fb3_progress_begin(fb3_progress *progress, int fold, int folds, int64_t first_step, int64_t total_steps,
+                        bool quiet);
+void fb3_progress_step(fb3_progress *progress, const fb3_step_record *step);
+void fb3_progress_eval(fb3_progress *progress, const fb3_eval_record *eval, bool best);
+void fb3_progress_end(fb3_progress *progress);
+
+/* The table of scores at the end, on standard output: a row per fold, pooled, the mean predictor. */
+typedef struct fb3_score_row {
+    const char *name;
+    fb3_scores scores;
+} fb3_score_row;
+void fb3_print_scores(const fb3_score_row *rows, int count, const fb3_strings *targets);
+
+#endif

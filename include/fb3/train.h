@@ -1,0 +1,257 @@
+/* Where the modules meet: a session (this process among the ranks), a run (data, folds, starting weights), a replica
+ * (the model on this rank's device), a fold in training.
+ *
+ * Read in this order: src/train/step.c (one optimizer step), trainer.c (a fold), run.c (what a run needs), evaluate.c,
+ * predict.c. All functions are collective over the ranks unless they say otherwise, and all fail on every rank. */
+#ifndef FB3_TRAIN_H
+#define FB3_TRAIN_H
+
+#include "fb3/checkpoint.h"
+#include "fb3/comm.h"
+#include "fb3/deberta.h"
+#include "fb3/folds.h"
+#include "fb3/hf_dir.h"
+#include "fb3/oof.h"
+#include "fb3/optim.h"
+#include "fb3/sampler.h"
+#include "fb3/track.h"
+#include "fb3/worker.h"
+
+/* --- session.c: what every distributed verb starts with ---------------------------------------------------------- */
+
+typedef struct fb3_session {
+    fb3_config *config; /* borrowed */
+    fb3_comm *comm;
+    fb3_worker *io; /* owns every HDF5 call while a fold is in training; before that the main thread does */
+    fb3_backend *backend;
+    int rank, size;
+    bool root;
+} fb3_session;
+
+/* Starts MPI, binds, opens the backend, checks that all ranks have the same configuration, prints the start table. */
+fb3_status fb3_session_open(fb3_session *session, fb3_config *config);
+void fb3_session_close(fb3_session *session);
+/* A CSV made into `h5_path` by the root (reused while unchanged), then opened by all; an .h5 `source` is opened as it
+ * is. `labelled`: the label columns are required. */
+fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, const char *source, const char *h5_path,
+                               const fb3_tokenizer *tokenizer, int max_length, bool labelled, int64_t max_samples);
+/* The library versions that `io` and `data` were built with, for callers that must not see HDF5's headers. */
+const char *fb3_h5_version(void);
+/* JSON object with the versions of the program and its libraries. Caller frees. */
+char *fb3_versions_json(void);
+
+/* --- signals.c ---------------------------------------------------------------------------------------------------- */
+
+/* SIGTERM and SIGUSR1 ask for a stop; SIGUSR2 and the rest are left alone. */
+fb3_status fb3_signals_catch(void);
+/* This rank was asked to stop, or the scheduler's end time minus `stop_before_end` seconds has passed. */
+bool fb3_signals_stop_wanted(int64_t stop_before_end);
+
+/* --- replica.c: the model on this rank's device ------------------------------------------------------------------ */
+
+typedef struct fb3_replica {
+    fb3_session *session;
+    const fb3_param_table *table; /* borrowed */
+    fb3_arenas arenas;
+    fb3_deberta *model;
+    int max_tokens, max_sequences; /* of a micro-batch */
+} fb3_replica;
+
+/* Token id -> row of the active word table, for a data set. */
+typedef struct fb3_vocabulary {
+    uint32_t *active; /* [count] ascending token ids */
+    int count;
+    int32_t *row; /* [size]: row, or -1 */
+    int size;
+} fb3_vocabulary;
+/* The union of the vocabularies of the data sets (b may be NULL). FB3_INPUT when an id does not fit the word table. */
+fb3_status fb3_vocabulary_make(fb3_vocabulary *vocabulary, const fb3_dataset *a, const fb3_dataset *b, int size);
+void fb3_vocabulary_free(fb3_vocabulary *vocabulary);
+
+fb3_status fb3_replica_open(fb3_replica *replica, fb3_session *session, const fb3_param_table *table, int max_tokens,
+                            int max_sequences, int max_length, bool training);
+void fb3_replica_close(fb3_replica *replica);
+/* Host arena -> device, with the activation-type copy. */
+fb3_status fb3_replica_upload(fb3_replica *replica, const float *param);
+/* A host view of an arena: the memory itself on the CPU, else a download into `staging` (allocated on first use). */
+fb3_status fb3_replica_host(fb3_replica *replica, float *arena, float **staging, float **host);
+
+/* --- prefetch.c: the next batch is read by the I/O worker while this one is computed ----------------------------- */
+
+typedef struct fb3_prefetch fb3_prefetch;
+fb3_status fb3_prefetch_open(fb3_prefetch **prefetch, fb3_worker *io, const fb3_dataset *dataset,
+                             const fb3_vocabulary *vocabulary, int max_tokens, int max_sequences);
+void fb3_prefetch_close(fb3_prefetch *prefetch);
+/* Queues the reading of a batch (count 0: an empty one). One may be in flight while the one taken last is in use. */
+fb3_status fb3_prefetch_submit(fb3_prefetch *prefetch, const int64_t *rows, int count);
+/* Waits for the batch submitted first; it is valid until the next-but-one submit. */
+fb3_status fb3_prefetch_take(fb3_prefetch *prefetch, const fb3_batch **batch);
+
+/* --- feed.c: which micro-batches this rank computes, step after step --------------------------------------------- */
+
+typedef struct fb3_step_plan {
+    int64_t step, epoch;
+    int64_t *rows;     /* [samples] the global batch, in order */
+    int64_t samples;   /* of all ranks */
+    int64_t *my_rows;  /* this rank's, micro-batch by micro-batch */
+    int *micro_start;  /* [accumulation + 1] into my_rows */
+    int64_t tokens;    /* of all ranks */
+} fb3_step_plan;
+
+typedef struct fb3_feed fb3_feed;
+/* `visits`: how often a step goes through its micro-batches (2 for mcrmse with accumulation). The feed starts at
+ * optimizer step `first_step`, and reads ahead up to `total_steps`. */
+fb3_status fb3_feed_open(fb3_feed **feed, fb3_session *session, const fb3_sampler *sampler, const fb3_dataset *dataset,
+                         const fb3_vocabulary *vocabulary, int hidden, int accumulation, int visits, int max_tokens,
+                         int max_sequences, int64_t first_step, int64_t total_steps);
+void fb3_feed_close(fb3_feed *feed);
+/* The plan of the current step. */
+const fb3_step_plan *fb3_feed_plan(const fb3_feed *feed);
+/* The next micro-batch of the current step, in order. Local. */
+fb3_status fb3_feed_next(fb3_feed *feed, const fb3_batch **batch);
+/* Moves to the next step. */
+void fb3_feed_advance(fb3_feed *feed);
+
+/* --- run.c --------------------------------------------------------------------------------------------------------- */
+
+typedef struct fb3_run {
+    fb3_session *session;
+    fb3_config *config;
+    fb3_tokenizer *tokenizer;
+    fb3_dataset *data, *validation; /* validation NULL unless there is a validation_file */
+    fb3_vocabulary vocabulary;
+    fb3_hf_dir *hf; /* NULL for a random start */
+    fb3_model_config model;
+    fb3_param_table *table;
+    char weights_sha256[FB3_SHA256_HEX];
+    int folds;          /* 1: no cross-validation */
+    int8_t *fold;       /* [n] node memory */
+    int32_t *rows;      /* [n] node memory: train rows, then eval rows of the fold in training */
+    bool selected[FB3_MAX_FOLDS]; /* the folds to train */
+    int accumulation;   /* micro-batches per step on this world */
+    int micro_sequences, longest; /* of a training micro-batch; of the data, in tokens */
+    double started;               /* fb3_seconds() */
+    double trained_samples;       /* by this process's world since then, over all folds */
+} fb3_run;
+
+/* Everything before the first fold: directories, tokenizer, data set, folds, model, checks against a run that is
+ * already in output_dir; writes run.yaml and folds.csv. */
+fb3_status fb3_run_open(fb3_run *run, fb3_session *session);
+/* Only as far as the folds go: tokenizer, data set, folds, folds.csv (the `folds` verb). */
+fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session);
+void fb3_run_close(fb3_run *run);
+/* The weights that every fold starts from, the same on all ranks. `weights` is allocated. */
+fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights);
+/* "<output_dir>/fold-<k>", or a file in it when name is not NULL. Caller frees. */
+char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name);
+/* --dry_run: the resolved configuration, steps, memory, disk and an estimate of the time, on standard output. */
+fb3_status fb3_run_print_plan(fb3_run *run);
+
+/* The samples of a fold, rows of run->rows: trained on, and evaluated on (of run->validation where there is one). */
+typedef struct fb3_fold_rows {
+    const int32_t *train, *eval;
+    int64_t train_count, eval_count;
+} fb3_fold_rows;
+fb3_status fb3_run_fold_rows(fb3_run *run, int fold, fb3_fold_rows *rows);
+/* Optimizer steps of a fold with that many training samples. */
+int64_t fb3_run_total_steps(const fb3_run *run, int64_t train_count);
+/* Monotonic time in seconds, and the peak resident memory of this process in MB. */
+double fb3_seconds(void);
+double fb3_peak_memory_mb(void);
+
+/* --- step.c -------------------------------------------------------------------------------------------------------- */
+
+/* What an optimizer step works with, and what came of it. */
+typedef struct fb3_trainer {
+    fb3_session *session;
+    fb3_replica *replica;
+    fb3_feed *feed;
+    fb3_reducer *reducer;
+    fb3_optimizer *optimizer;
+    fb3_schedule schedule;
+    const fb3_config *config;
+    fb3_dropout_rates dropout;
+    fb3_rng_key dropout_key;
+    int targets, accumulation;
+    int64_t step;    /* finished optimizer steps */
+    int64_t updates; /* those that changed the weights: AdamW's t */
+} fb3_trainer;
+
+typedef struct fb3_step_result {
+    bool stopped; /* a rank was asked to stop: the step was dropped, nothing has changed */
+    bool skipped; /* the gradient was not finite */
+    double loss, grad_norm, learning_rate;
+    int64_t samples, tokens;
+} fb3_step_result;
+
+fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result);
+
+/* --- trainer.c ----------------------------------------------------------------------------------------------------- */
+
+/* Trains one fold to its end, continuing from its last checkpoint. FB3_STOPPED after a checkpoint on a stop signal. */
+fb3_status fb3_fold_train(fb3_run *run, int fold);
+/* True when fold-<k> is complete already. Collective. */
+fb3_status fb3_fold_complete(const fb3_run *run, int fold, bool *complete);
+
+/* --- evaluate.c ---------------------------------------------------------------------------------------------------- */
+
+/* Predictions for `rows`, shared out over all ranks. On the root: pred [n, Y] and pooled [n, C], in the order of
+ * `rows`; elsewhere they are not touched. `pooled` is NULL on all ranks or on none. */
+fb3_status fb3_evaluate_rows(fb3_replica *replica, const fb3_dataset *dataset, const fb3_vocabulary *vocabulary,
+                             const int32_t *rows, int64_t n, float *pred, float *pooled);
+
+/* --- models.c: trained models on disk -------------------------------------------------------------------------------- */
+
+/* The models that paths stand for, in order: a run directory is its folds' best.h5, a fold directory its best.h5, an
+ * .h5 file itself, a directory with config.json an exported model. FB3_INPUT for anything else. Local. */
+fb3_status fb3_models_find(fb3_strings *models, const fb3_strings *paths);
+
+/* What a model needs besides its weights. */
+typedef struct fb3_model_info {
+    fb3_model_config model;
+    int targets, max_length; /* max_length 0: not recorded */
+    fb3_strings labels;      /* count 0: not recorded */
+    fb3_tokenizer *tokenizer;
+} fb3_model_info;
+void fb3_model_info_free(fb3_model_info *info);
+
+/* An open model: a checkpoint or an exported (Hugging Face) directory. Local; HDF5 is called on this thread. */
+typedef struct fb3_model_file {
+    char *path;
+    fb3_checkpoint *checkpoint; /* one of the two */
+    fb3_hf_dir *hf;
+    fb3_model_info info;
+} fb3_model_file;
+fb3_status fb3_model_file_open(fb3_model_file *file, const char *path);
+void fb3_model_file_close(fb3_model_file *file);
+/* Allocates and fills weights. FB3_INPUT for an exported encoder without a head. */
+fb3_status fb3_model_file_weights(const fb3_model_file *file, const fb3_param_table *table, fb3_weights *weights);
+
+/* --- predict.c ------------------------------------------------------------------------------------------------------- */
+
+/* Predictions of several models for one CSV. On the root; elsewhere only `models`, `targets` and `n` are set. */
+typedef struct fb3_predictions {
+    int models, targets, hidden;
+    int64_t n;
+    fb3_strings names;  /* of the models: their paths */
+    fb3_strings labels; /* of the targets */
+    fb3_strings ids;    /* [n] */
+    float **pred;       /* [models] of [n, Y] */
+    float *mean;        /* [n, Y] */
+    float *truth;       /* [n, Y], where it was asked for */
+    float *pooled;      /* [models, n, C], where it was asked for */
+} fb3_predictions;
+/* `labelled`: the CSV has the label columns, and truth is filled. `pooled`: the pooled embeddings are kept. */
+fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, const char *csv, bool labelled, bool pooled,
+                            fb3_predictions *predictions);
+void fb3_predictions_free(fb3_predictions *predictions);
+
+/* --- verbs ----------------------------------------------------------------------------------------------------------- */
+
+fb3_status fb3_train(fb3_session *session);
+fb3_status fb3_predict(fb3_session *session);
+fb3_status fb3_evaluate(fb3_session *session);
+/* Pools the fold tables of a run directory: oof.csv, summary.json, the table of scores. Root only, local. */
+fb3_status fb3_summarise(const fb3_run *run);
+
+#endif

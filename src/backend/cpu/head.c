@@ -1,0 +1,178 @@
+/* The head, in float throughout: mean pooling over the real tokens, dropout, a linear layer to Y targets, and the
+ * losses (formulas at fb3_loss_kind). A batch has few rows here, so most of it runs on one thread. */
+#include "dropout.h"
+#include "ops.h"
+#include <math.h>
+
+enum { POOL_COLS = 64 };
+
+static const double rmse_eps = 1e-9; /* inside the square root of the rmse losses, as in the reference recipe */
+
+/* --- pooling --------------------------------------------------------------------------------------------------------
+ */
+
+fb3_status CPU(mean_pool_fwd)(fb3_backend *be, float *pooled, const void *x, const fb3_ragged *ragged, int C)
+{
+    (void)be;
+    const float *in = x;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int b = 0; b < ragged->B; b++) {
+        for (int strip = 0; strip < C; strip += POOL_COLS) {
+            int start = ragged->seq_start[b], end = ragged->seq_start[b + 1];
+            float share = end > start ? 1.0f / (float)(end - start) : 0.0f;
+            for (int c = strip; c < C && c < strip + POOL_COLS; c += LANES) {
+                vf sum = {0};
+                for (int t = start; t < end; t++) sum += vf_load(in + (int64_t)t * C + c, C - c);
+                vf_store(pooled + (int64_t)b * C + c, sum * share, C - c);
+            }
+        }
+    }
+    return FB3_OK;
+}
+
+fb3_status CPU(mean_pool_bwd)(fb3_backend *be, void *dx, const float *dpooled, const fb3_ragged *ragged, int C)
+{
+    (void)be;
+    float *din = dx;
+#pragma omp parallel for schedule(static)
+    for (int t = 0; t < ragged->T; t++) {
+        int b = ragged->token_seq[t];
+        float share = 1.0f / (float)(ragged->seq_start[b + 1] - ragged->seq_start[b]);
+        for (int c = 0; c < C; c += LANES)
+            vf_store(din + (int64_t)t * C + c, vf_load(dpooled + (int64_t)b * C + c, C - c) * share, C - c);
+    }
+    return FB3_OK;
+}
+
+/* --- linear ---------------------------------------------------------------------------------------------------------
+ */
+
+/* keep[0..columns-1] of columns start, start + 1, ... of sample b: all 1 without dropout. */
+static void head_keep(float *keep, int start, int columns, const fb3_ragged *ragged, int b, const fb3_dropout *drop)
+{
+    if (dropout_on(drop)) {
+        dropout_scales(keep, columns, drop, ragged->sample[b], (uint64_t)start);
+    } else {
+        for (int c = 0; c < columns; c++) keep[c] = 1.0f;
+    }
+}
+
+fb3_status CPU(head_fwd)(fb3_backend *be, float *pred, const float *pooled, const float *w, const float *b,
+                         const fb3_ragged *ragged, int C, int Y, const fb3_dropout *drop)
+{
+    (void)be;
+    for (int s = 0; s < ragged->B; s++) {
+        for (int y = 0; y < Y; y++) pred[(int64_t)s * Y + y] = b[y];
+        for (int start = 0; start < C; start += DROPOUT_COLUMNS) {
+            int columns = C - start < DROPOUT_COLUMNS ? C - start : DROPOUT_COLUMNS;
+            float keep[DROPOUT_COLUMNS];
+            head_keep(keep, start, columns, ragged, s, drop);
+            for (int y = 0; y < Y; y++) {
+                vf sum = {0};
+                for (int c = 0; c < columns; c += LANES) {
+                    vf x = vf_load(pooled + (int64_t)s * C + start + c, columns - c) * vf_load(keep + c, columns - c);
+                    sum = vf_fma(x, vf_load(w + (int64_t)y * C + start + c, columns - c), sum);
+                }
+                pred[(int64_t)s * Y + y] += vf_sum(sum);
+            }
+        }
+    }
+    return FB3_OK;
+}
+
+fb3_status CPU(head_bwd)(fb3_backend *be, float *dpooled, float *dw, float *db, const float *dpred, const float *pooled,
+                         const float *w, const fb3_ragged *ragged, int C, int Y, const fb3_dropout *drop)
+{
+    (void)be;
+    for (int s = 0; s < ragged->B; s++) {
+        const float *dpred_s = dpred + (int64_t)s * Y;
+        for (int y = 0; y < Y; y++) db[y] += dpred_s[y];
+        for (int start = 0; start < C; start += DROPOUT_COLUMNS) {
+            int columns = C - start < DROPOUT_COLUMNS ? C - start : DROPOUT_COLUMNS;
+            float keep[DROPOUT_COLUMNS];
+            head_keep(keep, start, columns, ragged, s, drop);
+            for (int c = 0; c < columns; c += LANES) {
+                int left = columns - c;
+                vf k = vf_load(keep + c, left), sum = {0};
+                vf x = vf_load(pooled + (int64_t)s * C + start + c, left) * k;
+                for (int y = 0; y < Y; y++) {
+                    int64_t at = (int64_t)y * C + start + c;
+                    sum = vf_fma(vf_set(dpred_s[y]), vf_load(w + at, left), sum);
+                    vf_store(dw + at, vf_fma(vf_set(dpred_s[y]), x, vf_load(dw + at, left)), left);
+                }
+                vf_store(dpooled + (int64_t)s * C + start + c, sum * k, left);
+            }
+        }
+    }
+    return FB3_OK;
+}
+
+/* --- losses ---------------------------------------------------------------------------------------------------------
+ */
+
+static double element_loss(double d, fb3_loss_kind kind, double beta)
+{
+    switch (kind) {
+    case FB3_LOSS_RMSE:
+        return sqrt(d * d + rmse_eps);
+    case FB3_LOSS_MSE:
+        return d * d;
+    case FB3_LOSS_L1:
+        return fabs(d);
+    case FB3_LOSS_SMOOTH_L1:
+        return fabs(d) < beta ? 0.5 * d * d / beta : fabs(d) - 0.5 * beta;
+    case FB3_LOSS_MCRMSE:
+        break;
+    }
+    return 0.0; /* mcrmse is no sum over elements: the caller makes it from the global squares */
+}
+
+static double sign(double d)
+{
+    return (double)((d > 0.0) - (d < 0.0));
+}
+
+static double element_slope(double d, fb3_loss_kind kind, double beta)
+{
+    switch (kind) {
+    case FB3_LOSS_RMSE:
+        return d / sqrt(d * d + rmse_eps);
+    case FB3_LOSS_MSE:
+        return 2.0 * d;
+    case FB3_LOSS_L1:
+        return sign(d);
+    case FB3_LOSS_SMOOTH_L1:
+        return fabs(d) < beta ? d / beta : sign(d);
+    case FB3_LOSS_MCRMSE:
+        break;
+    }
+    return d; /* mcrmse: the rest is in the coefficient */
+}
+
+fb3_status CPU(loss_fwd)(fb3_backend *be, double *sums, const float *pred, const float *target, int B, int Y,
+                         fb3_loss_kind kind, float beta)
+{
+    (void)be;
+    for (int b = 0; b < B; b++) {
+        for (int y = 0; y < Y; y++) {
+            double d = (double)pred[(int64_t)b * Y + y] - (double)target[(int64_t)b * Y + y];
+            sums[0] += element_loss(d, kind, (double)beta);
+            sums[1 + y] += d * d;
+        }
+    }
+    return FB3_OK;
+}
+
+fb3_status CPU(loss_bwd)(fb3_backend *be, float *dpred, const float *pred, const float *target, int B, int Y,
+                         fb3_loss_kind kind, float beta, const float *coefficient)
+{
+    (void)be;
+    for (int b = 0; b < B; b++) {
+        for (int y = 0; y < Y; y++) {
+            int64_t i = (int64_t)b * Y + y;
+            double d = (double)pred[i] - (double)target[i];
+            dpred[i] = (float)(element_slope(d, kind, (double)beta) * (double)coefficient[y]);
+        }
+    }
+    return FB3_OK;
+}

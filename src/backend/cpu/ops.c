@@ -1,0 +1,55 @@
+/* The operation table of one instruction set. */
+#include "ops.h"
+
+static size_t most(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+fb3_status CPU(reserve)(fb3_backend *be, const fb3_limits *limits)
+{
+    size_t floats = CPU(attention_workspace)(limits->max_len, limits->R, limits->C, limits->B);
+    floats = most(floats, CPU(norm_workspace)(limits->T > limits->R ? limits->T : limits->R, limits->C));
+    floats = most(floats, CPU(embedding_workspace)(limits->T, limits->C));
+    float *memory;
+    return fb3_cpu_workspace(be, &memory, floats);
+}
+
+const fb3_ops CPU(ops) = {
+    .name = "cpu",
+    .host_memory = true,
+    .close = fb3_close_cpu,
+    .describe = fb3_describe_cpu,
+    .alloc = fb3_alloc_cpu,
+    .free = fb3_free_cpu,
+    .upload = fb3_upload_cpu,
+    .download = fb3_download_cpu,
+    .zero = fb3_zero_cpu,
+    .sync = fb3_sync_cpu,
+    .reserve = CPU(reserve),
+    .cast_to_act = CPU(cast_to_act),
+    .count_nonfinite = CPU(count_nonfinite),
+    .embedding_fwd = CPU(embedding_fwd),
+    .embedding_bwd = CPU(embedding_bwd),
+    .layernorm_fwd = CPU(layernorm_fwd),
+    .layernorm_bwd = CPU(layernorm_bwd),
+    .dropout_fwd = CPU(dropout_fwd),
+    .dropout_bwd_add = CPU(dropout_bwd_add),
+    .linear_fwd = CPU(linear_fwd),
+    .linear_gelu_fwd = CPU(linear_gelu_fwd),
+    .linear_bwd_input = CPU(linear_bwd_input),
+    .linear_bwd_weight = CPU(linear_bwd_weight),
+    .gelu_bwd = CPU(gelu_bwd),
+    .attention_fwd = CPU(attention_fwd),
+    .attention_bwd = CPU(attention_bwd),
+    .add_layernorm_fwd = CPU(add_layernorm_fwd),
+    .add_layernorm_bwd = CPU(add_layernorm_bwd),
+    .mean_pool_fwd = CPU(mean_pool_fwd),
+    .mean_pool_bwd = CPU(mean_pool_bwd),
+    .head_fwd = CPU(head_fwd),
+    .head_bwd = CPU(head_bwd),
+    .loss_fwd = CPU(loss_fwd),
+    .loss_bwd = CPU(loss_bwd),
+    .sum_squares = CPU(sum_squares),
+    .adamw = CPU(adamw),
+};

@@ -1,0 +1,67 @@
+/* One line at a time on standard error. A line is built whole and written by one call under a lock, so lines of
+ * several threads do not mix. */
+#include "fb3/log.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+enum { LINE_BYTES = 4096, HOST_BYTES = 256 };
+
+static struct {
+    int rank, size;
+    char host[HOST_BYTES];
+} identity = {.rank = 0, .size = 1};
+
+static pthread_mutex_t line_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void fb3_log_identity(int rank, int size, const char *host)
+{
+    identity.rank = rank;
+    identity.size = size;
+    snprintf(identity.host, sizeof identity.host, "%s", host ? host : "");
+}
+
+bool fb3_log_speaks(void)
+{
+    return identity.rank == 0;
+}
+
+static void write_line(const char *prefix, const char *text)
+{
+    pthread_mutex_lock(&line_lock);
+    fprintf(stderr, "%s%s\n", prefix, text);
+    fflush(stderr);
+    pthread_mutex_unlock(&line_lock);
+}
+
+void fb3_log_info(const char *format, ...)
+{
+    if (!fb3_log_speaks()) return;
+    char text[LINE_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    write_line("fb3-dist: ", text);
+}
+
+void fb3_log_warn(const char *format, ...)
+{
+    if (!fb3_log_speaks()) return;
+    char text[LINE_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    write_line("fb3-dist: warning: ", text);
+}
+
+void fb3_log_error(const char *text)
+{
+    char prefix[HOST_BYTES + 64] = "fb3-dist: ";
+    if (identity.size > 1)
+        snprintf(prefix, sizeof prefix, "fb3-dist: [rank %d%s%s] ", identity.rank, identity.host[0] ? " " : "",
+                 identity.host);
+    write_line(prefix, text);
+}

@@ -1,0 +1,156 @@
+/* The gradient all-reduce over MPI: fb3_reducer_ops named "mpi".
+ *
+ * A range is cut into pieces of a constant size, each an in-place MPI_Iallreduce. A few of them are in flight, in the
+ * order in which they were posted, which is the same on all ranks; the rest wait in a queue. The cuts follow from the
+ * ranges alone, never from timing, so the same run gives the same bits, and every rank gets the same ones (a test
+ * says so).
+ *
+ * Measured with 100 MB on two ranks of one node: 4 MB pieces, four in flight, Rabenseifner's algorithm (comm.c), 5.7
+ * GB/s; more bytes in flight run out of the cache and into page faults of the library's own buffers (16 MB pieces 3.4
+ * GB/s, one piece 3.0 GB/s). MPI does not move on by itself: poll() does. */
+#include "comm_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { PIECE_FLOATS = 1 << 20, IN_FLIGHT_MAX = 4, QUEUE_FIRST_CAPACITY = 64 };
+
+typedef struct piece {
+    float *x; // [count]
+    int count;
+} piece;
+
+typedef struct mpi_reducer {
+    fb3_reducer base;
+    fb3_comm *comm;
+    MPI_Comm channel; /* the pieces never meet the control collectives */
+    MPI_Request in_flight[IN_FLIGHT_MAX];
+    int flying;
+    piece *queue; // [capacity], pieces [head, tail) wait to be posted
+    int64_t head, tail, capacity;
+} mpi_reducer;
+
+static fb3_status queue_piece(mpi_reducer *reducer, float *x, int count)
+{
+    if (reducer->head == reducer->tail) reducer->head = reducer->tail = 0;
+    if (reducer->tail == reducer->capacity) {
+        int64_t capacity = reducer->capacity ? 2 * reducer->capacity : QUEUE_FIRST_CAPACITY;
+        piece *grown = realloc(reducer->queue, (size_t)capacity * sizeof *grown);
+        FB3_REQUIRE(grown, FB3_FAILED, "out of memory; free memory and run again");
+        reducer->queue = grown;
+        reducer->capacity = capacity;
+    }
+    reducer->queue[reducer->tail++] = (piece){x, count};
+    return FB3_OK;
+}
+
+static fb3_status post_pieces(mpi_reducer *reducer)
+{
+    while (reducer->flying < IN_FLIGHT_MAX && reducer->head < reducer->tail) {
+        piece next = reducer->queue[reducer->head++];
+        FB3_MPI(MPI_Iallreduce(MPI_IN_PLACE, next.x, next.count, MPI_FLOAT, MPI_SUM, reducer->channel,
+                               &reducer->in_flight[reducer->flying++]));
+    }
+    return FB3_OK;
+}
+
+static fb3_status start_mpi(fb3_reducer *base, float *x, int64_t count)
+{
+    mpi_reducer *reducer = (mpi_reducer *)base;
+    assert(count >= 0);
+    if (reducer->comm->size == 1) return FB3_OK;
+    for (int64_t at = 0; at < count; at += PIECE_FLOATS) {
+        int size = (int)(count - at < PIECE_FLOATS ? count - at : PIECE_FLOATS);
+        FB3_TRY(queue_piece(reducer, x + at, size));
+    }
+    base->bytes += count * (int64_t)sizeof *x;
+    return post_pieces(reducer);
+}
+
+/* Looks at the pieces in flight and posts the next ones; `landed` says how many are done. */
+static fb3_status move_on(mpi_reducer *reducer, int *landed)
+{
+    int indices[IN_FLIGHT_MAX];
+    *landed = 0;
+    if (reducer->flying == 0) return FB3_OK;
+    FB3_MPI(MPI_Testsome(reducer->flying, reducer->in_flight, landed, indices, MPI_STATUSES_IGNORE));
+    if (*landed == 0) return FB3_OK;
+    int still_flying = 0;
+    for (int i = 0; i < reducer->flying; i++)
+        if (reducer->in_flight[i] != MPI_REQUEST_NULL) reducer->in_flight[still_flying++] = reducer->in_flight[i];
+    reducer->flying = still_flying;
+    return post_pieces(reducer);
+}
+
+static fb3_status poll_mpi(fb3_reducer *base)
+{
+    int landed;
+    return move_on((mpi_reducer *)base, &landed);
+}
+
+static fb3_status drain(mpi_reducer *reducer)
+{
+    fb3_patience patience = fb3_patience_begin();
+    while (reducer->flying > 0) {
+        int landed;
+        FB3_TRY(move_on(reducer, &landed));
+        if (landed > 0)
+            patience = fb3_patience_begin(); /* the sums are moving: no reason to sleep */
+        else
+            fb3_patience_pause(&patience);
+    }
+    return FB3_OK;
+}
+
+static fb3_status wait_mpi(fb3_reducer *base, int64_t step)
+{
+    mpi_reducer *reducer = (mpi_reducer *)base;
+    if (reducer->flying == 0) return FB3_OK;
+    double start = fb3_monotonic_seconds();
+    fb3_watchdog_begin(reducer->comm->watchdog, FB3_WATCH_PEERS, "gradient all-reduce", step);
+    fb3_status status = drain(reducer);
+    fb3_watchdog_end(reducer->comm->watchdog);
+    base->wait_seconds += fb3_monotonic_seconds() - start;
+    return status;
+}
+
+static void destroy_mpi(fb3_reducer *base)
+{
+    mpi_reducer *reducer = (mpi_reducer *)base;
+    if (!reducer) return;
+    if (reducer->channel != MPI_COMM_NULL) MPI_Comm_free(&reducer->channel);
+    free(reducer->queue);
+    free(reducer);
+}
+
+static const fb3_reducer_ops reducer_ops_mpi = {
+    .name = "mpi",
+    .start = start_mpi,
+    .poll = poll_mpi,
+    .wait = wait_mpi,
+    .destroy = destroy_mpi,
+};
+
+static fb3_status open_channel(mpi_reducer *reducer)
+{
+    MPI_Request request;
+    FB3_MPI(MPI_Comm_idup(reducer->comm->world, &reducer->channel, &request));
+    return fb3_comm_complete(reducer->comm, &request, "channel of the gradients");
+}
+
+fb3_status fb3_reducer_create_mpi(fb3_reducer **reducer, fb3_comm *comm)
+{
+    *reducer = NULL;
+    mpi_reducer *made = calloc(1, sizeof *made);
+    FB3_REQUIRE(made, FB3_FAILED, "out of memory; free memory and run again");
+    made->base.ops = &reducer_ops_mpi;
+    made->comm = comm;
+    made->channel = MPI_COMM_NULL;
+    fb3_status status = comm->size > 1 ? open_channel(made) : FB3_OK;
+    if (status != FB3_OK) {
+        free(made);
+        return status;
+    }
+    *reducer = &made->base;
+    return FB3_OK;
+}

@@ -1,0 +1,62 @@
+/* What the files of this module share: the communicator, how a call of MPI becomes a status, how a rank waits. */
+#ifndef FB3_COMM_INTERNAL_H
+#define FB3_COMM_INTERNAL_H
+
+#include "fb3/comm.h"
+#include "watchdog.h"
+#include <mpi.h>
+
+struct fb3_comm {
+    MPI_Comm world; /* a duplicate of MPI_COMM_WORLD */
+    MPI_Comm node;  /* the ranks that share memory with this one */
+    int rank, size;
+    int node_rank, node_size;
+    int node_leader; /* world rank of the node's rank 0 */
+    char host[64];
+    int cores, threads; /* set by fb3_comm_bind() */
+    fb3_watchdog *watchdog;
+    fb3_node_memory memory;
+    struct fb3_node_windows *windows; /* NULL where the node has one rank: plain memory then */
+};
+
+/* Sets the error text "<call>: <MPI's own words> ..." and returns FB3_FAILED. */
+fb3_status fb3_mpi_failed(int code, const char *call);
+
+/* Turns the result of an MPI call into a status and returns from the enclosing function when it failed. */
+#define FB3_MPI(call)                                                                                                  \
+    do {                                                                                                               \
+        int fb3_mpi_code_ = (call);                                                                                    \
+        if (fb3_mpi_code_ != MPI_SUCCESS) return fb3_mpi_failed(fb3_mpi_code_, #call);                                 \
+    } while (0)
+
+#define FB3_MPI_GOTO(call, label)                                                                                      \
+    do {                                                                                                               \
+        int fb3_mpi_code_ = (call);                                                                                    \
+        if (fb3_mpi_code_ != MPI_SUCCESS) {                                                                            \
+            status = fb3_mpi_failed(fb3_mpi_code_, #call);                                                             \
+            goto label;                                                                                                \
+        }                                                                                                              \
+    } while (0)
+
+/* How a rank waits: it yields the core at once, so that it never keeps a rank on the same core from working, and after
+ * a while it sleeps, a fixed share of the time already waited, so that waiting for minutes costs nothing and a short
+ * wait answers at once. Call fb3_patience_pause() between two looks at MPI. */
+typedef struct fb3_patience {
+    double since; /* start of the wait, seconds */
+} fb3_patience;
+fb3_patience fb3_patience_begin(void);
+void fb3_patience_pause(const fb3_patience *patience);
+
+double fb3_monotonic_seconds(void);
+
+/* Waits for one request under the watchdog. */
+fb3_status fb3_comm_complete(fb3_comm *comm, MPI_Request *request, const char *what);
+
+/* Collective over `channel`: every rank gets root's status and error text. */
+fb3_status fb3_comm_share_status(fb3_comm *comm, MPI_Comm channel, int root, fb3_status root_status, const char *what);
+
+/* Node memory (node_window.c). */
+fb3_status fb3_node_windows_open(fb3_comm *comm);
+void fb3_node_windows_close(fb3_comm *comm);
+
+#endif

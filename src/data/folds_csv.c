@@ -1,0 +1,168 @@
+/* folds.csv: which fold each id belongs to, written for people and other programs and read back from either, rows in
+ * any order. Memory for reading: the ids and a table of 8 bytes a sample, on the rank that reads. */
+#include "fb3/folds.h"
+
+#include "dataset_file.h"
+#include "hash_set.h"
+#include "source_csv.h"
+
+#include "fb3/csv.h"
+#include "fb3/file.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BLOCK_ROWS = 1 << 16, NOT_SEEN = -1 };
+static const char FOLD_COLUMN[] = "fold";
+
+/* The ids of a data set and a hash table that leads from an id to its row. */
+typedef struct id_index {
+    fb3_strings ids; /* [n] */
+    int32_t *row;    /* [capacity], a power of two of at least 2 n; -1: empty */
+    size_t capacity;
+} id_index;
+
+static void free_index(id_index *index)
+{
+    fb3_strings_free(&index->ids);
+    free(index->row);
+}
+
+/* The slot of an id, or the empty one where it would go. */
+static int32_t *find_slot(const id_index *index, const char *id)
+{
+    size_t at = fb3_hash_bytes(id, strlen(id)) & (index->capacity - 1);
+    while (index->row[at] >= 0 && strcmp(index->ids.item[index->row[at]], id) != 0)
+        at = (at + 1) & (index->capacity - 1);
+    return &index->row[at];
+}
+
+static fb3_status make_index(id_index *index, const fb3_dataset *dataset)
+{
+    FB3_TRY(fb3_dataset_read_ids(dataset, 0, dataset->n, &index->ids));
+    for (index->capacity = 2; index->capacity < 2 * (size_t)dataset->n;) index->capacity *= 2;
+    index->row = malloc(index->capacity * sizeof *index->row);
+    FB3_REQUIRE(index->row, FB3_FAILED, "out of memory for %lld ids", (long long)dataset->n);
+    memset(index->row, -1, index->capacity * sizeof *index->row);
+    for (int64_t row = 0; row < dataset->n; row++) {
+        char shown[FB3_SHOWN_BYTES];
+        int32_t *slot = find_slot(index, index->ids.item[row]);
+        FB3_REQUIRE(*slot < 0, FB3_INPUT, "%s has the id %s twice; prepare the data set again", dataset->file->path,
+                    fb3_field_shown(index->ids.item[row], shown));
+        *slot = (int32_t)row;
+    }
+    return FB3_OK;
+}
+
+static fb3_status take_record(int8_t *fold, const fb3_csv *csv, int id_column, int fold_column, const id_index *index)
+{
+    const char *id = fb3_csv_field(csv, id_column, NULL), *text = fb3_csv_field(csv, fold_column, NULL);
+    long long record = (long long)fb3_csv_record(csv), line = (long long)fb3_csv_line(csv);
+    char shown[FB3_SHOWN_BYTES];
+    int32_t row = *find_slot(index, id);
+    FB3_REQUIRE(row >= 0, FB3_INPUT, "%s, row %lld (line %lld): the id %s is not in the data set; remove the row",
+                fb3_csv_path(csv), record, line, fb3_field_shown(id, shown));
+    FB3_REQUIRE(fold[row] == NOT_SEEN, FB3_INPUT, "%s, row %lld (line %lld): the id %s occurs a second time; remove it",
+                fb3_csv_path(csv), record, line, fb3_field_shown(id, shown));
+    FB3_REQUIRE(fb3_parse_fold(text, &fold[row]), FB3_INPUT,
+                "%s, row %lld (line %lld): \"%s\" is not a fold; folds are whole numbers from 0 to %d",
+                fb3_csv_path(csv), record, line, fb3_field_shown(text, shown), FB3_MAX_FOLDS - 1);
+    return FB3_OK;
+}
+
+static fb3_status read_records(int8_t *fold, fb3_csv *csv, const char *id_column_name, const id_index *index)
+{
+    int id_column, fold_column;
+    FB3_TRY(fb3_csv_need_column(csv, id_column_name, &id_column));
+    FB3_TRY(fb3_csv_need_column(csv, FOLD_COLUMN, &fold_column));
+    for (;;) {
+        bool more;
+        FB3_TRY(fb3_csv_next(csv, &more));
+        if (!more) return FB3_OK;
+        FB3_TRY(take_record(fold, csv, id_column, fold_column, index));
+    }
+}
+
+fb3_status fb3_folds_count(const int8_t *fold, int64_t n, const char *where, int *k)
+{
+    int64_t samples[FB3_MAX_FOLDS] = {0};
+    *k = 0;
+    for (int64_t i = 0; i < n; i++) {
+        FB3_REQUIRE(fold[i] >= 0 && fold[i] < FB3_MAX_FOLDS, FB3_INPUT,
+                    "%s: sample %lld has the fold %d; folds are whole numbers from 0 to %d", where, (long long)i,
+                    fold[i], FB3_MAX_FOLDS - 1);
+        samples[fold[i]]++;
+        if (fold[i] >= *k) *k = fold[i] + 1;
+    }
+    FB3_REQUIRE(*k >= 2, FB3_INPUT, "%s has fold 0 only; give at least two folds", where);
+    for (int f = 0; f < *k; f++) {
+        FB3_REQUIRE(samples[f] > 0, FB3_INPUT,
+                    "%s has folds up to %d, but no sample in fold %d; number them without gaps", where, *k - 1, f);
+    }
+    return FB3_OK;
+}
+
+fb3_status fb3_folds_read_csv(int8_t *fold, const char *path, const char *id_column, const fb3_dataset *dataset, int *k)
+{
+    fb3_status status = FB3_OK;
+    id_index index = {0};
+    fb3_csv *csv = NULL;
+    memset(fold, NOT_SEEN, (size_t)dataset->n);
+    FB3_TRY_GOTO(fb3_csv_open(&csv, path), done);
+    FB3_TRY_GOTO(make_index(&index, dataset), done);
+    FB3_TRY_GOTO(read_records(fold, csv, id_column, &index), done);
+    char shown[FB3_SHOWN_BYTES];
+    for (int64_t row = 0; row < dataset->n; row++) {
+        FB3_REQUIRE_GOTO(fold[row] != NOT_SEEN, done, FB3_INPUT,
+                         "%s has no row for the id %s of the data set; give every id a fold", path,
+                         fb3_field_shown(index.ids.item[row], shown));
+    }
+    FB3_TRY_GOTO(fb3_folds_count(fold, dataset->n, path, k), done);
+done:
+    fb3_csv_close(csv);
+    free_index(&index);
+    return status;
+}
+
+static fb3_status write_records(FILE *file, const int8_t *fold, const char *id_column, const fb3_dataset *dataset)
+{
+    fb3_csv_write_field(file, id_column);
+    fprintf(file, ",%s\n", FOLD_COLUMN);
+    for (int64_t first = 0; first < dataset->n; first += BLOCK_ROWS) {
+        int64_t rows = first + BLOCK_ROWS < dataset->n ? BLOCK_ROWS : dataset->n - first;
+        fb3_strings ids;
+        FB3_TRY(fb3_dataset_read_ids(dataset, first, rows, &ids));
+        for (int64_t i = 0; i < rows; i++) {
+            fb3_csv_write_field(file, ids.item[i]);
+            fprintf(file, ",%d\n", fold[first + i]);
+        }
+        fb3_strings_free(&ids);
+    }
+    return FB3_OK;
+}
+
+fb3_status fb3_folds_write_csv(const int8_t *fold, const char *path, const char *id_column, const fb3_dataset *dataset)
+{
+    char *temporary = fb3_file_temporary(path);
+    FB3_REQUIRE(temporary, FB3_FAILED, "out of memory for a file name");
+    FILE *file = fopen(temporary, "wb");
+    fb3_status status;
+    if (!file) {
+        status = fb3_fail(FB3_FAILED, "cannot create %s: %s; check its folder", temporary, strerror(errno));
+        free(temporary);
+        return status;
+    }
+    status = write_records(file, fold, id_column, dataset);
+    bool written = !ferror(file);
+    written = fclose(file) == 0 && written;
+    if (status == FB3_OK && !written)
+        status = fb3_fail(FB3_FAILED, "cannot write %s: %s; check the free space", temporary, strerror(errno));
+    if (status == FB3_OK)
+        status = fb3_file_publish(temporary, path);
+    else
+        (void)unlink(temporary);
+    free(temporary);
+    return status;
+}

@@ -1,0 +1,48 @@
+/* A fold in training: shared by trainer.c (the loop) and save.c (its checkpoints). */
+#ifndef FB3_FOLD_RUN_H
+#define FB3_FOLD_RUN_H
+
+#include "fb3/train.h"
+
+/* What only the writer of the fold (group rank 0) holds. */
+typedef struct fb3_fold_writer {
+    float *word_full;                  /* [vocab, C]: the whole word table, active rows refreshed when a file is written */
+    float *staging[3];                 /* host copies of param, m, v where the device has memory of its own */
+    fb3_oof oof;                       /* the fold's table; pred holds the last evaluation */
+    fb3_strings sample_ids;            /* all ids of the data set, with log_samples */
+    fb3_track track;
+    fb3_progress progress;
+} fb3_fold_writer;
+
+typedef struct fb3_fold_run {
+    fb3_run *run;
+    int fold;
+    bool is_writer;
+    fb3_fold_rows rows;
+    int32_t *validation_rows; /* 0, 1, ...: rows.eval where there is a validation set */
+    const fb3_dataset *eval_data;
+    fb3_replica replica;
+    fb3_sampler sampler;
+    fb3_trainer trainer;
+    fb3_checkpoint_state state; /* what a checkpoint records; the same on all ranks but for the texts (writer only) */
+    int64_t total_steps, steps_per_epoch;
+    int64_t eval_steps, save_steps; /* resolved, for the strategy "steps" */
+    bool stop_early;
+    double started, trained_samples;
+    fb3_fold_writer writer;
+} fb3_fold_run;
+
+/* save.c - collective; the writer writes through the I/O worker, the others wait for its word. */
+
+/* last.h5, with the optimizer's state or without; the complete one before it becomes previous.h5. */
+fb3_status fb3_fold_save_last(fb3_fold_run *f, bool optimizer);
+/* best.h5, weights only. */
+fb3_status fb3_fold_save_best(fb3_fold_run *f);
+/* initial.h5, before the first step. */
+fb3_status fb3_fold_save_initial(fb3_fold_run *f);
+/* The fold is complete: last.h5 is written without the optimizer's state, previous.h5 goes. */
+fb3_status fb3_fold_save_complete(fb3_fold_run *f);
+/* Fills the replica and f->state from the newest complete checkpoint, or from the starting weights. */
+fb3_status fb3_fold_restore(fb3_fold_run *f);
+
+#endif

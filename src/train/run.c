@@ -1,0 +1,334 @@
+/* What a run needs before its first fold: a directory that is its own, the tokenizer, the tokenised data, the folds,
+ * the model's shape, and the configuration with every `auto` resolved for the whole world. */
+#include "fb3/file.h"
+#include "fb3/log.h"
+#include "fb3/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+/* A run.yaml is a few kilobytes. */
+#define LARGEST_RUN_YAML ((size_t)1 << 20)
+
+double fb3_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double fb3_peak_memory_mb(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (double)usage.ru_maxrss / 1024 : NAN;
+}
+
+static char *output_path(const fb3_run *run, const char *name)
+{
+    return fb3_path_join(run->config->output_dir, name);
+}
+
+char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name)
+{
+    char *folder = fb3_format("%s/fold-%d", run->config->output_dir, fold);
+    if (!folder || !name) return folder;
+    char *path = fb3_path_join(folder, name);
+    free(folder);
+    return path;
+}
+
+/* --- model ---------------------------------------------------------------------------------------------------------- */
+
+static fb3_status open_model(fb3_run *run)
+{
+    const fb3_config *config = run->config;
+    const char *tokenizer = config->tokenizer;
+    if (config->model_name_or_path) {
+        char *directory;
+        FB3_TRY(fb3_hf_find(config->model_name_or_path, config->model_revision, &directory));
+        fb3_status status = fb3_hf_open(&run->hf, directory);
+        free(directory);
+        FB3_TRY(status);
+        run->model = run->hf->model;
+        if (!tokenizer) tokenizer = run->hf->directory;
+    } else {
+        FB3_REQUIRE(config->model_preset, FB3_INPUT,
+                    "no model: set model_name_or_path to a Hugging Face directory or hub name, or model_preset with "
+                    "init: random to start from random weights");
+        FB3_REQUIRE(tokenizer, FB3_INPUT, "a random start needs a tokenizer: set tokenizer to a directory with spm.model");
+    }
+    FB3_TRY(fb3_tokenizer_open(&run->tokenizer, tokenizer));
+    if (run->hf) return fb3_hf_weights_sha256(run->hf, run->weights_sha256);
+    return fb3_model_config_preset(&run->model, config->model_preset, fb3_tokenizer_vocabulary(run->tokenizer));
+}
+
+fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights)
+{
+    bool has_head = true;
+    uint64_t seed = (uint64_t)run->config->seed;
+    FB3_TRY(fb3_weights_alloc(weights, run->table));
+    if (run->hf) {
+        FB3_TRY(fb3_hf_load_weights(run->hf, run->table, weights, &has_head));
+        if (!has_head) fb3_weights_random_head(weights, run->table, seed);
+    } else {
+        fb3_weights_random(weights, run->table, seed);
+    }
+    fb3_weights_gather_word(weights, run->table, run->vocabulary.active);
+    return FB3_OK;
+}
+
+/* --- data and folds -------------------------------------------------------------------------------------------------- */
+
+static fb3_status open_data(fb3_run *run)
+{
+    fb3_config *config = run->config;
+    FB3_REQUIRE(config->train_file, FB3_INPUT, "no data: set train_file to a CSV or a prepared .h5");
+    char *data = output_path(run, "data.h5"), *validation = output_path(run, "validation.h5");
+    fb3_status status = data && validation ? FB3_OK : fb3_fail(FB3_FAILED, "out of memory");
+    if (status == FB3_OK) {
+        status = fb3_session_prepare(run->session, &run->data, config->train_file, data, run->tokenizer,
+                                     (int)config->max_length, true, FB3_UNSET_INT);
+    }
+    if (status == FB3_OK && config->validation_file) {
+        status = fb3_session_prepare(run->session, &run->validation, config->validation_file, validation,
+                                     run->tokenizer, (int)config->max_length, true, FB3_UNSET_INT);
+    }
+    free(data);
+    free(validation);
+    FB3_TRY(status);
+    FB3_REQUIRE(run->data->n <= INT32_MAX, FB3_INPUT, "%s has %lld samples; more than 2^31 - 1 are not supported",
+                config->train_file, (long long)run->data->n);
+    return fb3_vocabulary_make(&run->vocabulary, run->data, run->validation, run->model.vocab);
+}
+
+/* fold[n] by the configured method; *folds is the number of folds. */
+static fb3_status assign_folds(const fb3_run *run, int8_t *fold, int *folds)
+{
+    const fb3_config *config = run->config;
+    const fb3_dataset *data = run->data;
+    uint32_t seed = (uint32_t)config->seed;
+    int k = *folds;
+    if (config->validation_file || k == 1) {
+        memset(fold, 0, (size_t)data->n);
+        *folds = 1;
+        return FB3_OK;
+    }
+    if (config->folds_file) {
+        return fb3_folds_read_csv(fold, config->folds_file, config->id_column, data, folds);
+    }
+    if (config->fold_column) {
+        FB3_TRY(fb3_dataset_read_folds(data, fold));
+        *folds = 0;
+        for (int64_t i = 0; i < data->n; i++) *folds = fold[i] >= *folds ? fold[i] + 1 : *folds;
+        FB3_REQUIRE(*folds > 1, FB3_INPUT, "column %s names one fold only; at least two are needed, or folds: 1",
+                    config->fold_column);
+        return FB3_OK;
+    }
+    FB3_REQUIRE(k <= data->n, FB3_INPUT, "folds: %d is more than the %lld samples", k, (long long)data->n);
+    float *labels = malloc((size_t)data->n * (size_t)data->targets * sizeof *labels);
+    int64_t *rows = malloc((size_t)data->n * sizeof *rows);
+    fb3_status status = labels && rows ? FB3_OK : fb3_fail(FB3_FAILED, "out of memory for the labels");
+    for (int64_t i = 0; rows && i < data->n; i++) rows[i] = i;
+    if (status == FB3_OK) status = fb3_dataset_read_labels(data, rows, data->n, labels);
+    if (status == FB3_OK) {
+        status = config->fold_method == FB3_FOLD_BINNED ? fb3_folds_binned(fold, labels, data->n, data->targets, k, seed)
+                                                        : fb3_folds_compat(fold, labels, data->n, data->targets, k, seed);
+    }
+    free(labels);
+    free(rows);
+    return status;
+}
+
+static fb3_status make_folds(fb3_run *run)
+{
+    fb3_comm *comm = run->session->comm;
+    fb3_node_memory *node = fb3_comm_node_memory(comm);
+    void *fold, *rows;
+    int64_t folds = run->config->folds;
+    FB3_TRY(node->allocate(node->context, (size_t)run->data->n * sizeof *run->fold, &fold));
+    FB3_TRY(node->allocate(node->context, (size_t)run->data->n * sizeof *run->rows, &rows));
+    run->fold = fold;
+    run->rows = rows;
+    fb3_status status = FB3_OK;
+    if (node->writer) {
+        int k = (int)folds;
+        status = assign_folds(run, run->fold, &k);
+        folds = k;
+    }
+    FB3_TRY(node->publish(node->context, status));
+    FB3_TRY(fb3_comm_broadcast(comm, &folds, sizeof folds, 0, "number of folds"));
+    FB3_REQUIRE(!fb3_config_given(run->config, "folds") || run->config->folds == folds || run->validation, FB3_INPUT,
+                "folds: %lld was given, and the fold assignment has %lld folds", (long long)run->config->folds,
+                (long long)folds);
+    run->folds = (int)folds;
+    run->config->folds = folds;
+    return fb3_config_train_folds(run->config, run->folds, run->selected);
+}
+
+fb3_status fb3_run_fold_rows(fb3_run *run, int fold, fb3_fold_rows *rows)
+{
+    const fb3_config *config = run->config;
+    fb3_node_memory *node = fb3_comm_node_memory(run->session->comm);
+    int64_t n = run->data->n, train = 0, eval = 0;
+    bool cross = run->folds > 1;
+    for (int64_t i = 0; i < n; i++) train += !cross || run->fold[i] != fold;
+    FB3_TRY(fb3_comm_barrier(run->session->comm, "change of fold")); /* nobody reads the rows of the fold before */
+    if (node->writer) {
+        int64_t t = 0, e = train;
+        for (int64_t i = 0; i < n; i++) run->rows[!cross || run->fold[i] != fold ? t++ : e++] = (int32_t)i;
+    }
+    FB3_TRY(node->publish(node->context, FB3_OK));
+    eval = run->validation ? run->validation->n : n - train;
+    *rows = (fb3_fold_rows){.train = run->rows, .eval = run->rows + train, .train_count = train, .eval_count = eval};
+    if (config->max_train_samples != FB3_UNSET_INT && train > config->max_train_samples) {
+        rows->train_count = config->max_train_samples;
+    }
+    if (config->max_eval_samples != FB3_UNSET_INT && eval > config->max_eval_samples) {
+        rows->eval_count = config->max_eval_samples;
+    }
+    if (run->validation) rows->eval = NULL; /* all rows of the validation set, in order */
+    FB3_REQUIRE(rows->train_count > 0, FB3_INPUT, "fold %d has no samples to train on", fold);
+    return FB3_OK;
+}
+
+/* --- resolution ------------------------------------------------------------------------------------------------------ */
+
+static int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* The global batch is one number, fixed at the first start. */
+static fb3_status resolve_batch(fb3_run *run, const fb3_config *stored)
+{
+    fb3_config *config = run->config;
+    int64_t ranks = run->session->size, per_device = config->per_device_train_batch_size;
+    int64_t accumulation = config->gradient_accumulation_steps, total = config->total_train_batch_size;
+    if (total == FB3_UNSET_INT) total = stored ? stored->total_train_batch_size : per_device * accumulation * ranks;
+    int64_t needed = ceil_divide(total, per_device * ranks);
+    FB3_REQUIRE(stored || !fb3_config_given(config, "gradient_accumulation_steps") || accumulation == needed, FB3_INPUT,
+                "gradient_accumulation_steps: %lld contradicts total_train_batch_size: %lld, which on %lld ranks of %lld "
+                "takes %lld; leave one of them out",
+                (long long)accumulation, (long long)total, (long long)ranks, (long long)per_device, (long long)needed);
+    config->total_train_batch_size = total;
+    config->gradient_accumulation_steps = needed;
+    run->accumulation = (int)needed;
+    run->micro_sequences = (int)ceil_divide(ceil_divide(total, ranks), needed);
+    for (int64_t i = 0; i < run->data->n; i++) {
+        int length = fb3_dataset_length(run->data, i);
+        if (length > run->longest) run->longest = length;
+    }
+    for (int64_t i = 0; run->validation && i < run->validation->n; i++) {
+        int length = fb3_dataset_length(run->validation, i);
+        if (length > run->longest) run->longest = length;
+    }
+    return FB3_OK;
+}
+
+int64_t fb3_run_total_steps(const fb3_run *run, int64_t train_count)
+{
+    const fb3_config *config = run->config;
+    if (config->max_steps > 0) return config->max_steps;
+    int64_t per_epoch = ceil_divide(train_count, config->total_train_batch_size);
+    return (int64_t)ceil(config->num_train_epochs * (double)per_epoch);
+}
+
+/* --- the run directory ----------------------------------------------------------------------------------------------- */
+
+/* *text is the run.yaml of a run that is there already, or NULL. The root reads, all ranks get it. */
+static fb3_status read_stored(fb3_run *run, char **text)
+{
+    fb3_status mine = FB3_OK;
+    char *path = output_path(run, "run.yaml");
+    size_t bytes = 0;
+    *text = NULL;
+    if (!path) mine = fb3_fail(FB3_FAILED, "out of memory");
+    if (mine == FB3_OK && run->session->root) {
+        mine = fb3_folder_make(run->config->output_dir);
+        if (mine == FB3_OK && fb3_file_exists(path)) mine = fb3_file_read(path, LARGEST_RUN_YAML, text, &bytes);
+        if (mine == FB3_OK && *text && run->config->resume == FB3_RESUME_NEVER) {
+            mine = fb3_fail(FB3_INPUT, "%s holds a run and resume is never; choose another output_dir",
+                            run->config->output_dir);
+        }
+    }
+    free(path);
+    int64_t length = *text ? (int64_t)bytes : -1;
+    FB3_TRY(fb3_comm_agree(run->session->comm, mine, "opening the run directory"));
+    FB3_TRY(fb3_comm_broadcast(run->session->comm, &length, sizeof length, 0, "stored configuration"));
+    if (length < 0) return FB3_OK;
+    if (!*text) *text = calloc((size_t)length + 1, 1);
+    FB3_REQUIRE(*text, FB3_FAILED, "out of memory for run.yaml");
+    return fb3_comm_broadcast(run->session->comm, *text, (size_t)length, 0, "stored configuration");
+}
+
+static fb3_status write_folds(const fb3_run *run)
+{
+    char *path = output_path(run, "folds.csv");
+    FB3_REQUIRE(path, FB3_FAILED, "out of memory");
+    fb3_status status = fb3_folds_write_csv(run->fold, path, run->config->id_column, run->data);
+    free(path);
+    return status;
+}
+
+/* run.yaml comes last: a directory with it holds a run. */
+static fb3_status write_run_files(const fb3_run *run)
+{
+    if (run->folds > 1) FB3_TRY(write_folds(run));
+    char *path = output_path(run, "run.yaml"), *text = fb3_config_text(run->config);
+    fb3_status status =
+        path && text ? fb3_file_write(path, text, strlen(text)) : fb3_fail(FB3_FAILED, "out of memory");
+    free(path);
+    free(text);
+    return status;
+}
+
+static fb3_status open_run(fb3_run *run, char **stored_text, fb3_config *stored)
+{
+    fb3_session *session = run->session;
+    FB3_TRY(read_stored(run, stored_text));
+    if (*stored_text) FB3_TRY(fb3_config_load_text(stored, *stored_text, "run.yaml"));
+    FB3_TRY(open_model(run));
+    if (run->hf) FB3_TRY(fb3_comm_check_same(session->comm, run->weights_sha256, "weights"));
+    FB3_TRY(open_data(run));
+    FB3_TRY(make_folds(run));
+    FB3_TRY(resolve_batch(run, *stored_text ? stored : NULL));
+    if (*stored_text) FB3_TRY(fb3_config_check_resume(*stored_text, run->config));
+    FB3_TRY(fb3_param_table_create(&run->table, &run->model, run->vocabulary.count, run->data->targets));
+    if (run->config->dry_run) return FB3_OK;
+    fb3_status mine = session->root && !*stored_text ? write_run_files(run) : FB3_OK;
+    return fb3_comm_agree(session->comm, mine, "writing the run directory");
+}
+
+fb3_status fb3_run_open(fb3_run *run, fb3_session *session)
+{
+    *run = (fb3_run){.session = session, .config = session->config, .started = fb3_seconds()};
+    char *stored_text = NULL;
+    fb3_config stored = {0};
+    fb3_status status = open_run(run, &stored_text, &stored);
+    if (stored_text) fb3_config_free(&stored);
+    free(stored_text);
+    return status;
+}
+
+fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session)
+{
+    *run = (fb3_run){.session = session, .config = session->config, .started = fb3_seconds()};
+    fb3_status mine = session->root ? fb3_folder_make(run->config->output_dir) : FB3_OK;
+    FB3_TRY(fb3_comm_agree(session->comm, mine, "making the output directory"));
+    FB3_TRY(open_model(run));
+    FB3_TRY(open_data(run));
+    FB3_TRY(make_folds(run));
+    mine = session->root ? write_folds(run) : FB3_OK;
+    return fb3_comm_agree(session->comm, mine, "writing folds.csv");
+}
+
+void fb3_run_close(fb3_run *run)
+{
+    fb3_param_table_free(run->table);
+    fb3_hf_close(run->hf);
+    fb3_vocabulary_free(&run->vocabulary);
+    fb3_dataset_close(run->validation);
+    fb3_dataset_close(run->data);
+    fb3_tokenizer_close(run->tokenizer);
+    *run = (fb3_run){0};
+}

@@ -1,0 +1,298 @@
+/* The verbs that score: `predict` writes submission.csv, `evaluate` says how good predictions are. */
+#include "fb3/csv.h"
+#include "fb3/embeddings.h"
+#include "fb3/file.h"
+#include "fb3/log.h"
+#include "fb3/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BOOTSTRAP_DRAWS = 2000 };
+#define LARGEST_RUN_YAML ((size_t)1 << 20)
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+/* The models that the command line names, else those of output_dir. */
+static fb3_status paths_given(const fb3_config *config, fb3_strings *paths)
+{
+    *paths = (fb3_strings){0};
+    if (config->arguments.count == 0) return fb3_strings_add(paths, config->output_dir);
+    for (int i = 0; i < config->arguments.count; i++) FB3_TRY(fb3_strings_add(paths, config->arguments.item[i]));
+    return FB3_OK;
+}
+
+/* --- predict ------------------------------------------------------------------------------------------------------- */
+
+/* "1,5" */
+static fb3_status parse_clip(const char *text, double *low, double *high)
+{
+    char rest;
+    *low = *high = NAN;
+    if (!text) return FB3_OK;
+    FB3_REQUIRE(sscanf(text, "%lf,%lf%c", low, high, &rest) == 2 && *low < *high, FB3_INPUT,
+                "clip_predictions: \"%s\" is not two numbers LOW,HIGH", text);
+    return FB3_OK;
+}
+
+/* "submission.csv" -> "submission-2.csv" for the third model. Caller frees. */
+static char *per_model_path(const char *output, int model)
+{
+    size_t stem = ends_with(output, ".csv") ? strlen(output) - 4 : strlen(output);
+    return fb3_format("%.*s-%d.csv", (int)stem, output, model);
+}
+
+static fb3_status write_predictions(const fb3_config *config, const char *output, const fb3_predictions *p)
+{
+    double low, high;
+    FB3_TRY(parse_clip(config->clip_predictions, &low, &high));
+    if (config->sample_submission) {
+        FB3_TRY(fb3_submission_check(config->sample_submission, config->id_column, &p->labels, &p->ids));
+    }
+    if (config->embeddings_file) {
+        FB3_TRY(fb3_embeddings_write(config->embeddings_file, p->pooled, p->models, p->n, p->hidden, &p->ids));
+    }
+    for (int m = 0; config->per_fold && m < p->models; m++) {
+        char *path = per_model_path(output, m);
+        FB3_REQUIRE(path, FB3_FAILED, "out of memory");
+        fb3_status status =
+            fb3_submission_write(path, config->id_column, &p->labels, &p->ids, p->pred[m], low, high);
+        free(path);
+        FB3_TRY(status);
+    }
+    FB3_TRY(fb3_submission_write(output, config->id_column, &p->labels, &p->ids, p->mean, low, high));
+    fb3_log_info("%s: %lld predictions, the average of %d model(s)", output, (long long)p->n, p->models);
+    return FB3_OK;
+}
+
+fb3_status fb3_predict(fb3_session *session)
+{
+    fb3_config *config = session->config;
+    fb3_strings paths = {0};
+    fb3_predictions p = {0};
+    fb3_status status = FB3_OK;
+    FB3_REQUIRE(config->test_file, FB3_INPUT, "predict needs --test_file TEST.csv");
+    FB3_TRY_GOTO(paths_given(config, &paths), done);
+    FB3_TRY_GOTO(fb3_predict_file(session, &paths, config->test_file, false, config->embeddings_file != NULL, &p), done);
+    const char *output = config->output_file ? config->output_file : "submission.csv";
+    status = fb3_comm_agree(session->comm, session->root ? write_predictions(config, output, &p) : FB3_OK,
+                            "writing predictions");
+done:
+    fb3_predictions_free(&p);
+    fb3_strings_free(&paths);
+    return status;
+}
+
+/* --- evaluate ------------------------------------------------------------------------------------------------------ */
+
+/* MCRMSE with its interval, the RMSEs and Pearson's r, on standard output. */
+static fb3_status print_report(const char *name, const fb3_strings *targets, const float *truth, const float *pred,
+                               int64_t n, uint64_t seed)
+{
+    fb3_score_row row = {.name = name};
+    double low, high, r[FB3_MAX_TARGETS], mean_r;
+    int Y = targets->count;
+    fb3_scores_compute(&row.scores, truth, pred, n, Y);
+    fb3_print_scores(&row, 1, targets);
+    FB3_TRY(fb3_bootstrap_mcrmse(&low, &high, truth, pred, n, Y, BOOTSTRAP_DRAWS, seed));
+    fb3_pearson(r, &mean_r, truth, pred, n, Y);
+    printf("MCRMSE %.4f, 95 %% interval %.4f to %.4f (bootstrap over %lld samples)\n", row.scores.mcrmse, low, high,
+           (long long)n);
+    printf("Pearson r %.4f:", mean_r);
+    for (int y = 0; y < Y; y++) printf(" %s %.4f", targets->item[y], r[y]);
+    putchar('\n');
+    fflush(stdout);
+    return FB3_OK;
+}
+
+static fb3_status load_run_config(fb3_config *config, const char *run_directory)
+{
+    char *path = fb3_path_join(run_directory, "run.yaml"), *text = NULL;
+    size_t bytes;
+    FB3_REQUIRE(path, FB3_FAILED, "out of memory");
+    fb3_status status = fb3_file_read(path, LARGEST_RUN_YAML, &text, &bytes);
+    if (status == FB3_OK) status = fb3_config_load_text(config, text, path);
+    free(text);
+    free(path);
+    return status;
+}
+
+/* Adds fold-<k>'s row to the table and its samples to the pool, where that fold has a table. */
+static fb3_status score_fold(const char *run_directory, const fb3_config *stored, int fold, fb3_oof *pool,
+                             fb3_score_row *rows, int *count)
+{
+    static char names[FB3_MAX_FOLDS][16];
+    fb3_oof table;
+    char *path = fb3_format("%s/fold-%d/oof.csv", run_directory, fold);
+    FB3_REQUIRE(path, FB3_FAILED, "out of memory");
+    bool present = fb3_file_exists(path);
+    fb3_status status =
+        present ? fb3_oof_read(&table, path, stored->id_column, &stored->label_columns) : FB3_OK;
+    free(path);
+    if (!present || status != FB3_OK) return status;
+    snprintf(names[fold], sizeof names[fold], "fold %d", fold);
+    rows[*count].name = names[fold];
+    fb3_scores_compute(&rows[(*count)++].scores, table.truth, table.pred, table.n, table.targets);
+    status = fb3_oof_append(pool, &table);
+    fb3_oof_free(&table);
+    return status;
+}
+
+static fb3_status evaluate_run(const char *run_directory, uint64_t seed)
+{
+    fb3_config stored = {0};
+    fb3_oof pool = {0};
+    fb3_score_row rows[FB3_MAX_FOLDS + 2];
+    int count = 0;
+    fb3_status status = load_run_config(&stored, run_directory);
+    for (int fold = 0; status == FB3_OK && fold < FB3_MAX_FOLDS; fold++) {
+        status = score_fold(run_directory, &stored, fold, &pool, rows, &count);
+    }
+    FB3_TRY_GOTO(status, done);
+    FB3_REQUIRE_GOTO(count > 0, done, FB3_INPUT, "%s has no fold-<k>/oof.csv; train it first", run_directory);
+    rows[count].name = "mean predictor";
+    FB3_TRY_GOTO(fb3_oof_mean_predictor(&rows[count].scores, &pool, count), done);
+    count++;
+    fb3_print_scores(rows, count, &stored.label_columns);
+    status = print_report("pooled", &stored.label_columns, pool.truth, pool.pred, pool.n, seed);
+done:
+    fb3_oof_free(&pool);
+    fb3_config_free(&stored);
+    return status;
+}
+
+static fb3_status evaluate_models(fb3_session *session, const fb3_strings *paths)
+{
+    fb3_predictions p;
+    fb3_status status = fb3_predict_file(session, paths, session->config->test_file, true, false, &p);
+    if (status == FB3_OK) {
+        fb3_status mine = session->root ? print_report("test file", &p.labels, p.truth, p.mean, p.n,
+                                                       (uint64_t)session->config->seed)
+                                        : FB3_OK;
+        status = fb3_comm_agree(session->comm, mine, "scoring");
+    }
+    fb3_predictions_free(&p);
+    return status;
+}
+
+/* A number of each target from one record. */
+static fb3_status read_scores(const fb3_csv *csv, const int *column, int targets, float *out)
+{
+    for (int y = 0; y < targets; y++) {
+        int64_t bytes;
+        const char *text = fb3_csv_field(csv, column[y], &bytes);
+        char *end;
+        double value = strtod(text, &end);
+        FB3_REQUIRE(end != text && *end == 0 && isfinite(value), FB3_INPUT,
+                    "%s: record %lld: %s is \"%.40s\", not a number", fb3_csv_path(csv), (long long)fb3_csv_record(csv),
+                    fb3_csv_column_name(csv, column[y]), text);
+        out[y] = (float)value;
+    }
+    return FB3_OK;
+}
+
+/* Reads ids and targets of a CSV into an fb3_oof's ids and `truth`. */
+static fb3_status read_table(const char *path, const fb3_config *config, fb3_oof *table)
+{
+    fb3_csv *csv = NULL;
+    fb3_status status = FB3_OK;
+    int id, column[FB3_MAX_TARGETS], targets = config->label_columns.count;
+    float values[FB3_MAX_TARGETS];
+    FB3_TRY_GOTO(fb3_csv_open(&csv, path), done);
+    FB3_TRY_GOTO(fb3_csv_need_column(csv, config->id_column, &id), done);
+    for (int y = 0; y < targets; y++) {
+        FB3_TRY_GOTO(fb3_csv_need_column(csv, config->label_columns.item[y], &column[y]), done);
+    }
+    for (bool more = true;;) {
+        int64_t bytes;
+        int8_t no_fold = 0;
+        FB3_TRY_GOTO(fb3_csv_next(csv, &more), done);
+        if (!more) break;
+        FB3_TRY_GOTO(read_scores(csv, column, targets, values), done);
+        char *text = (char *)fb3_csv_field(csv, id, &bytes);
+        fb3_oof row = {.n = 1, .targets = targets, .ids = {.item = &text, .count = 1}, .fold = &no_fold,
+                       .truth = values, .pred = values};
+        FB3_TRY_GOTO(fb3_oof_append(table, &row), done);
+    }
+done:
+    fb3_csv_close(csv);
+    return status;
+}
+
+typedef struct id_row {
+    const char *id;
+    int64_t row;
+} id_row;
+
+static int compare_ids(const void *a, const void *b)
+{
+    return strcmp(((const id_row *)a)->id, ((const id_row *)b)->id);
+}
+
+/* Puts the predictions of a submission into the order of the labelled file. */
+static fb3_status match_ids(fb3_oof *labelled, const fb3_oof *submission, const char *path)
+{
+    fb3_status status = FB3_OK;
+    size_t width = (size_t)labelled->targets, n = (size_t)submission->n;
+    id_row *index = malloc((n + 1) * sizeof *index);
+    FB3_REQUIRE(index, FB3_FAILED, "out of memory");
+    for (size_t i = 0; i < n; i++) index[i] = (id_row){submission->ids.item[i], (int64_t)i};
+    qsort(index, n, sizeof *index, compare_ids);
+    for (int64_t i = 0; i < labelled->n; i++) {
+        id_row key = {.id = labelled->ids.item[i]};
+        const id_row *found = bsearch(&key, index, n, sizeof *index, compare_ids);
+        FB3_REQUIRE_GOTO(found, done, FB3_INPUT, "%s has no row for %s", path, key.id);
+        memcpy(labelled->pred + (size_t)i * width, submission->truth + (size_t)found->row * width,
+               width * sizeof *labelled->pred);
+    }
+done:
+    free(index);
+    return status;
+}
+
+static fb3_status evaluate_submission(const fb3_config *config, const char *path)
+{
+    fb3_oof labelled = {0}, submission = {0};
+    fb3_status status = read_table(config->test_file, config, &labelled);
+    if (status == FB3_OK) status = read_table(path, config, &submission);
+    if (status == FB3_OK) status = match_ids(&labelled, &submission, path);
+    if (status == FB3_OK) {
+        status = print_report("submission", &config->label_columns, labelled.truth, labelled.pred, labelled.n,
+                              (uint64_t)config->seed);
+    }
+    fb3_oof_free(&labelled);
+    fb3_oof_free(&submission);
+    return status;
+}
+
+/* One path on the root alone: a run's own tables, or a submission. */
+static fb3_status evaluate_tables(const fb3_config *config, const fb3_strings *paths)
+{
+    for (int i = 0; i < paths->count; i++) {
+        const char *path = paths->item[i];
+        FB3_TRY(config->test_file ? evaluate_submission(config, path) : evaluate_run(path, (uint64_t)config->seed));
+    }
+    return FB3_OK;
+}
+
+fb3_status fb3_evaluate(fb3_session *session)
+{
+    fb3_strings paths = {0};
+    fb3_status status = paths_given(session->config, &paths);
+    bool submission = status == FB3_OK && paths.count > 0 && ends_with(paths.item[0], ".csv");
+    if (status == FB3_OK && submission && !session->config->test_file) {
+        status = fb3_fail(FB3_INPUT, "scoring %s needs --test_file LABELLED.csv", paths.item[0]);
+    } else if (status == FB3_OK && session->config->test_file && !submission) {
+        status = evaluate_models(session, &paths);
+    } else if (status == FB3_OK) {
+        fb3_status mine = session->root ? evaluate_tables(session->config, &paths) : FB3_OK;
+        status = fb3_comm_agree(session->comm, mine, "scoring");
+    }
+    fb3_strings_free(&paths);
+    return status;
+}

@@ -1,0 +1,131 @@
+/* What every distributed verb starts with: MPI, cores, the backend, and the certainty that all ranks mean the same. */
+#include "fb3/file.h"
+
+#include "fb3/log.h"
+#include "fb3/train.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+static fb3_status print_start_table(fb3_session *session, const char *device)
+{
+    fb3_rank_info *info = calloc((size_t)session->size, sizeof *info);
+    FB3_REQUIRE(info, FB3_FAILED, "out of memory for the start table");
+    fb3_status status = fb3_comm_gather_info(session->comm, device, info);
+    if (status == FB3_OK && session->root && !session->config->quiet) {
+        printf("%4s  %-16s %5s %5s  %s\n", "rank", "host", "node", "cores", "device");
+        for (int r = 0; r < session->size; r++) {
+            printf("%4d  %-16s %5d %5d  %s\n", info[r].rank, info[r].host, info[r].node, info[r].cores,
+                   info[r].device);
+        }
+        fflush(stdout);
+    }
+    free(info);
+    return status;
+}
+
+static fb3_status check_same_configuration(fb3_session *session)
+{
+    char hex[FB3_SHA256_HEX];
+    char *text = fb3_config_text(session->config);
+    FB3_REQUIRE(text, FB3_FAILED, "out of memory");
+    fb3_status status = fb3_sha256_memory(text, strlen(text), hex);
+    free(text);
+    FB3_TRY(status);
+    return fb3_comm_check_same(session->comm, hex, "configuration");
+}
+
+fb3_status fb3_session_open(fb3_session *session, fb3_config *config)
+{
+    *session = (fb3_session){.config = config};
+    char device[128];
+    FB3_TRY(fb3_comm_start(&session->comm, true, config->ddp_timeout));
+    session->rank = fb3_comm_rank(session->comm);
+    session->size = fb3_comm_size(session->comm);
+    session->root = fb3_comm_root(session->comm);
+    FB3_REQUIRE(!config->debug || session->size == 1, FB3_INPUT,
+                "--debug is the single-device mode; start it without mpirun, or with -np 1");
+    FB3_TRY(fb3_comm_bind(session->comm, config->bind == FB3_BIND_KEEP));
+    FB3_TRY(check_same_configuration(session));
+    FB3_TRY(fb3_backend_open(&session->backend, config->device, FB3_F32));
+    if (config->debug) FB3_TRY(fb3_backend_make_checked(session->backend));
+    FB3_TRY(fb3_worker_start(&session->io, "io"));
+    fb3_backend_describe(session->backend, device, sizeof device);
+    return print_start_table(session, device);
+}
+
+void fb3_session_close(fb3_session *session)
+{
+    fb3_worker_stop(session->io);
+    fb3_backend_close(session->backend);
+    fb3_comm_finish(session->comm);
+    *session = (fb3_session){0};
+}
+
+/* A file that ends in .h5 is a data set that was prepared before. */
+static bool is_prepared(const char *path)
+{
+    size_t length = strlen(path);
+    return length > 3 && strcmp(path + length - 3, ".h5") == 0;
+}
+
+static fb3_status prepare_on_root(fb3_session *session, const char *source, const char *h5_path,
+                                  const fb3_tokenizer *tokenizer, const fb3_dataset_options *options)
+{
+    if (!session->root) return FB3_OK;
+    fb3_dataset_report report;
+    fb3_comm_watch_begin(session->comm, "preparing the data set", 0);
+    fb3_status status = fb3_dataset_prepare(source, h5_path, tokenizer, options, &report);
+    fb3_comm_watch_end(session->comm);
+    if (status == FB3_OK) fb3_dataset_report_log(&report, options);
+    return status;
+}
+
+static fb3_status check_prepared(const fb3_dataset *dataset, const char *path, const fb3_tokenizer *tokenizer,
+                                 const fb3_config *config, int max_length, bool labelled)
+{
+    FB3_REQUIRE(strcmp(dataset->tokenizer_sha256, fb3_tokenizer_sha256(tokenizer)) == 0, FB3_INPUT,
+                "%s was made with another tokenizer; run fb3-dist prepare again with this one", path);
+    FB3_REQUIRE(dataset->max_length <= max_length, FB3_INPUT,
+                "%s was made with max_length %d, more than max_length %d of this run; prepare it again", path,
+                dataset->max_length, max_length);
+    if (!labelled) return FB3_OK;
+    bool same = dataset->targets == config->label_columns.count;
+    for (int y = 0; same && y < dataset->targets; y++) {
+        same = strcmp(dataset->label_columns.item[y], config->label_columns.item[y]) == 0;
+    }
+    FB3_REQUIRE(same, FB3_INPUT, "%s has other label columns than label_columns names; prepare it again", path);
+    return FB3_OK;
+}
+
+fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, const char *source, const char *h5_path,
+                               const fb3_tokenizer *tokenizer, int max_length, bool labelled, int64_t max_samples)
+{
+    static const fb3_strings NO_LABELS = {0};
+    const fb3_config *config = session->config;
+    fb3_dataset_options options = {.id_column = config->id_column,
+                                   .text_column = config->text_column,
+                                   .fold_column = labelled ? config->fold_column : NULL,
+                                   .label_columns = labelled ? &config->label_columns : &NO_LABELS,
+                                   .max_length = max_length,
+                                   .max_samples = max_samples};
+    bool prepared = is_prepared(source);
+    if (!prepared) {
+        fb3_status mine = prepare_on_root(session, source, h5_path, tokenizer, &options);
+        FB3_TRY(fb3_comm_agree(session->comm, mine, "preparing the data set"));
+    }
+    const char *path = prepared ? source : h5_path;
+    fb3_status mine = fb3_dataset_open(dataset, path, fb3_comm_node_memory(session->comm));
+    FB3_TRY(fb3_comm_agree(session->comm, mine, "opening the data set"));
+    return check_prepared(*dataset, path, tokenizer, config, max_length, labelled);
+}
+
+char *fb3_versions_json(void)
+{
+    json_t *versions = json_pack("{s:s, s:s, s:s, s:s}", "fb3-dist", FB3_VERSION, "mpi", fb3_comm_library_version(),
+                                 "hdf5", fb3_h5_version(), "sentencepiece", fb3_sentencepiece_version());
+    char *text = versions ? json_dumps(versions, JSON_COMPACT) : NULL;
+    json_decref(versions);
+    return text;
+}

@@ -1,0 +1,116 @@
+/* One optimizer step, from a ragged batch to AdamW: the table of contents of the program.
+ *
+ *   for each micro-batch of this rank's share
+ *       forward -> loss -> backward        (the last backward posts each layer's all-reduce as it goes)
+ *   all-reduce -> clip -> AdamW
+ *
+ * Sums are reduced, never averages, and divided by one global divisor: 1 rank x B, R ranks x B/R and accumulation
+ * give the same gradient to rounding (DESIGN 4). */
+#include "fb3/train.h"
+
+#include <math.h>
+
+/* Backward tells us when a layer's gradients are final; the reducer sums them over the ranks meanwhile. */
+static fb3_status post_all_reduce(void *context, int64_t offset, int64_t count)
+{
+    fb3_trainer *trainer = context;
+    return trainer->reducer->ops->start(trainer->reducer, trainer->replica->arenas.grad + offset, count);
+}
+
+static fb3_status move_communication_on(void *context)
+{
+    fb3_trainer *trainer = context;
+    return trainer->reducer->ops->poll(trainer->reducer);
+}
+
+/* The ranks agree to stop as soon as one of them was asked to. */
+static fb3_status stop_wanted_anywhere(fb3_trainer *trainer, bool *stop)
+{
+    int64_t flag = fb3_signals_stop_wanted(trainer->config->stop_before_end);
+    FB3_TRY(fb3_comm_max_int64(trainer->session->comm, &flag, 1, "agreeing whether to stop"));
+    *stop = flag != 0;
+    return FB3_OK;
+}
+
+static fb3_status forward(fb3_trainer *trainer, double *sums)
+{
+    const fb3_config *config = trainer->config;
+    const fb3_batch *batch;
+    fb3_deberta *model = trainer->replica->model;
+    FB3_TRY(fb3_feed_next(trainer->feed, &batch));
+    FB3_TRY(fb3_deberta_load(model, batch));
+    FB3_TRY(fb3_deberta_forward(model, &trainer->dropout, trainer->dropout_key, (uint32_t)trainer->step));
+    return fb3_deberta_loss(model, config->loss_type, (float)config->smooth_l1_beta, sums);
+}
+
+static fb3_status backward(fb3_trainer *trainer, const double *sums, int64_t samples, bool last)
+{
+    const fb3_config *config = trainer->config;
+    float coefficient[FB3_MAX_TARGETS];
+    fb3_model_hooks hooks = {.context = trainer,
+                             .grads_ready = last ? post_all_reduce : NULL,
+                             .poll = last ? move_communication_on : NULL};
+    fb3_loss_coefficients(config->loss_type, sums, samples, trainer->targets, coefficient);
+    return fb3_deberta_backward(trainer->replica->model, config->loss_type, (float)config->smooth_l1_beta, coefficient,
+                                &hooks);
+}
+
+static fb3_status reduce_sums(fb3_trainer *trainer, double *sums)
+{
+    return fb3_comm_sum_double(trainer->session->comm, sums, FB3_LOSS_SUMS(trainer->targets), "summing the loss");
+}
+
+/* The gradient of mcrmse needs the sums of the whole global batch first. With one micro-batch its forward serves for
+ * both; with more of them they all go forward once without a backward, with the same dropout. */
+static fb3_status forward_all(fb3_trainer *trainer, double *sums, bool *stopped)
+{
+    for (int micro = 0; micro < trainer->accumulation; micro++) {
+        FB3_TRY(stop_wanted_anywhere(trainer, stopped));
+        if (*stopped) return FB3_OK;
+        FB3_TRY(forward(trainer, sums));
+    }
+    return reduce_sums(trainer, sums);
+}
+
+/* Leaves the summed loss in `sums` and the gradient of the whole global batch, on every rank, in the arena. */
+static fb3_status accumulate_gradient(fb3_trainer *trainer, int64_t samples, double *sums, bool *stopped)
+{
+    bool whole_batch_first = trainer->config->loss_type == FB3_LOSS_MCRMSE;
+    bool twice = whole_batch_first && trainer->accumulation > 1;
+    double again[FB3_LOSS_SUMS(FB3_MAX_TARGETS)] = {0};
+    if (twice) FB3_TRY(forward_all(trainer, sums, stopped));
+    for (int micro = 0; micro < trainer->accumulation && !*stopped; micro++) {
+        FB3_TRY(stop_wanted_anywhere(trainer, stopped));
+        if (*stopped) return FB3_OK;
+        FB3_TRY(forward(trainer, twice ? again : sums));
+        if (whole_batch_first && !twice) FB3_TRY(reduce_sums(trainer, sums));
+        FB3_TRY(backward(trainer, sums, samples, micro + 1 == trainer->accumulation));
+    }
+    if (*stopped) return FB3_OK;
+    FB3_TRY(trainer->reducer->ops->wait(trainer->reducer, trainer->step + 1));
+    return whole_batch_first ? FB3_OK : reduce_sums(trainer, sums);
+}
+
+fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result)
+{
+    const fb3_step_plan *plan = fb3_feed_plan(trainer->feed);
+    double sums[FB3_LOSS_SUMS(FB3_MAX_TARGETS)] = {0};
+    *result = (fb3_step_result){.samples = plan->samples, .tokens = plan->tokens};
+    trainer->session->backend->step = trainer->step + 1;
+
+    FB3_TRY(fb3_optimizer_zero_grad(trainer->optimizer));
+    FB3_TRY(accumulate_gradient(trainer, plan->samples, sums, &result->stopped));
+    if (result->stopped) return FB3_OK;
+
+    FB3_TRY(fb3_optimizer_grad_norm(trainer->optimizer, &result->grad_norm));
+    result->loss = fb3_loss_value(trainer->config->loss_type, sums, plan->samples, trainer->targets);
+    result->learning_rate = trainer->config->learning_rate * fb3_schedule_factor(&trainer->schedule, trainer->step);
+    result->skipped = !isfinite(result->grad_norm);
+    if (!result->skipped) {
+        FB3_TRY(fb3_optimizer_step(trainer->optimizer, result->learning_rate, trainer->updates + 1));
+        trainer->updates++;
+    }
+    trainer->step++;
+    fb3_feed_advance(trainer->feed);
+    return FB3_OK;
+}
