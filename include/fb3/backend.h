@@ -22,7 +22,10 @@
 #include <stdint.h>
 
 typedef enum fb3_dtype { FB3_F32, FB3_BF16 } fb3_dtype;
-static inline size_t fb3_dtype_size(fb3_dtype dtype) { return dtype == FB3_F32 ? 4 : 2; }
+static inline size_t fb3_dtype_size(fb3_dtype dtype)
+{
+    return dtype == FB3_F32 ? 4 : 2;
+}
 
 typedef struct fb3_backend fb3_backend;
 
@@ -131,7 +134,8 @@ typedef struct fb3_ops {
     /* y act[T,O], x act[T,I], w act[O,I], b float[O] or NULL */
     fb3_status (*linear_fwd)(fb3_backend *be, void *y, const void *x, const void *w, const float *b, int T, int I,
                              int O);
-    /* pre act[T,O] = x w^T + b (kept for the backward pass), y act[T,O] = GELU(pre), GELU(x) = x/2 (1 + erf(x/sqrt 2)) */
+    /* pre act[T,O] = x w^T + b (kept for the backward pass), y act[T,O] = GELU(pre), GELU(x) = x/2 (1 + erf(x/sqrt 2))
+     */
     fb3_status (*linear_gelu_fwd)(fb3_backend *be, void *y, void *pre, const void *x, const void *w, const float *b,
                                   int T, int I, int O);
     /* dx act[T,I] (+)= dy act[T,O] w */
@@ -180,7 +184,8 @@ typedef struct fb3_ops {
     fb3_status (*loss_fwd)(fb3_backend *be, double *sums, const float *pred, const float *target, int B, int Y,
                            fb3_loss_kind kind, float beta);
     /* dpred float[B,Y] = d(elementwise loss)/dp * coefficient[y] (float[Y]): 1 / (Y * samples of the global batch) for
-     * the separable losses. FB3_LOSS_MCRMSE: dpred = (p - t) * coefficient[y] with the coefficient of the global sums. */
+     * the separable losses. FB3_LOSS_MCRMSE: dpred = (p - t) * coefficient[y] with the coefficient of the global sums.
+     */
     fb3_status (*loss_bwd)(fb3_backend *be, float *dpred, const float *pred, const float *target, int B, int Y,
                            fb3_loss_kind kind, float beta, const float *coefficient);
 

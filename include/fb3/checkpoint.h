@@ -17,18 +17,19 @@
 #include "fb3/params.h"
 
 typedef struct fb3_checkpoint_state {
-    int64_t step, samples_seen, updates; /* finished optimizer steps; samples; AdamW's t (steps that were not skipped) */
+    int64_t step, samples_seen,
+        updates; /* finished optimizer steps; samples; AdamW's t (steps that were not skipped) */
     double epoch;
     int64_t seed, total_steps, total_train_batch_size;
-    int fold;                     /* -1: folds: 1 */
-    double best_metric;           /* NaN: none yet */
+    int fold;           /* -1: folds: 1 */
+    double best_metric; /* NaN: none yet */
     int64_t best_step;
-    int64_t patience_used;        /* evaluations without improvement */
+    int64_t patience_used; /* evaluations without improvement */
     int64_t nonfinite_in_a_row;
-    int fold_complete;            /* 1: this fold is done */
-    char *config;                 /* fb3_config_text of the run, owned */
-    char *label_columns;          /* JSON array text, owned */
-    char data_sha256[FB3_SHA256_HEX]; /* source sha256 of the data set */
+    int fold_complete;                   /* 1: this fold is done */
+    char *config;                        /* fb3_config_text of the run, owned */
+    char *label_columns;                 /* JSON array text, owned */
+    char data_sha256[FB3_SHA256_HEX];    /* source sha256 of the data set */
     char weights_sha256[FB3_SHA256_HEX]; /* of the starting weights; "" for a random start */
     char tokenizer_sha256[FB3_SHA256_HEX];
     int max_length;
@@ -39,9 +40,8 @@ void fb3_checkpoint_state_free(fb3_checkpoint_state *state); /* frees what it ow
  * date. `active_ids` [A]. When `previous` is not NULL, an existing complete `path` is first renamed (with its hash
  * file) to `previous`. */
 fb3_status fb3_checkpoint_write(const char *path, const char *previous, const fb3_param_table *table,
-                                const fb3_weights *weights, const float *m, const float *v,
-                                const uint32_t *active_ids, const void *spm, size_t spm_bytes,
-                                const fb3_checkpoint_state *state);
+                                const fb3_weights *weights, const float *m, const float *v, const uint32_t *active_ids,
+                                const void *spm, size_t spm_bytes, const fb3_checkpoint_state *state);
 
 /* Removes a checkpoint with its hash files, if it is there. Cannot fail: what is left over is harmless. */
 void fb3_checkpoint_remove(const char *path);

@@ -68,7 +68,7 @@ typedef struct fb3_reducer_ops {
     /* Posts the in-place sum of x[0..count) over the ranks. Ranges must not overlap; every rank posts the same ranges
      * in the same order. Large ranges are cut into pieces of a constant size. */
     fb3_status (*start)(fb3_reducer *reducer, float *x, int64_t count);
-    fb3_status (*poll)(fb3_reducer *reducer); /* moves posted sums on; cheap */
+    fb3_status (*poll)(fb3_reducer *reducer);               /* moves posted sums on; cheap */
     fb3_status (*wait)(fb3_reducer *reducer, int64_t step); /* all posted sums are done */
     void (*destroy)(fb3_reducer *reducer);
 } fb3_reducer_ops;

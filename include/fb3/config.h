@@ -110,9 +110,9 @@ typedef struct fb3_config {
     fb3_export_format format;
     fb3_export_dtype dtype;
     /* what was given on the command line besides options */
-    char *verb;            /* "train" when none was given */
-    char *config_file;     /* the YAML, or NULL */
-    fb3_strings arguments; /* positional words after the verb that are not the YAML: checkpoints, run directories */
+    char *verb;                /* "train" when none was given */
+    char *config_file;         /* the YAML, or NULL */
+    fb3_strings arguments;     /* positional words after the verb that are not the YAML: checkpoints, run directories */
     struct fb3_origin *origin; /* where each key came from: parallel to the option table, owned by src/base */
 } fb3_config;
 

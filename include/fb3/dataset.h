@@ -37,12 +37,16 @@ typedef struct fb3_dataset_options {
 /* CSV -> tokens -> HDF5 at `h5_path`, atomically, by one rank; tokenises on all its threads. When the file is there
  * and its source, tokenizer and options are the same, nothing is written and report->reused is true. FB3_INPUT, with
  * row and column: no such column, a score that is not a finite number, a duplicate or empty id, invalid UTF-8, no
- * rows. An empty text is a sample of [CLS] [SEP]. */
+ * rows. An empty text is a sample of [CLS] [SEP]. `tokenizer` NULL: ids
+ * and labels are all that is wanted (the `folds` verb), and every text is the single token 0. */
 fb3_status fb3_dataset_prepare(const char *csv_path, const char *h5_path, const fb3_tokenizer *tokenizer,
                                const fb3_dataset_options *options, fb3_dataset_report *report);
 
 /* One line per thing noticed, by fb3_log_warn / fb3_log_info. */
 void fb3_dataset_report_log(const fb3_dataset_report *report, const fb3_dataset_options *options);
+
+/* The sha256 that a data set carries for this tokenizer: 64 zeros for none. */
+const char *fb3_dataset_tokenizer_sha256(const fb3_tokenizer *tokenizer);
 
 typedef struct fb3_dataset {
     int64_t n;

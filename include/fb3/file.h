@@ -9,10 +9,12 @@
 #include <stdio.h>
 
 /* The temporary name for `path`: "<path>.tmp". One writer per path is a rule of the program (group rank 0), so one
- * name is enough, and a temporary left by a killed run is overwritten by the next. Caller frees. NULL: out of memory. */
+ * name is enough, and a temporary left by a killed run is overwritten by the next. Caller frees. NULL: out of memory.
+ */
 char *fb3_file_temporary(const char *path);
 
-/* fsync `temporary`, rename it to `path`, fsync the folder. On failure the temporary is removed and `path` is as it was. */
+/* fsync `temporary`, rename it to `path`, fsync the folder. On failure the temporary is removed and `path` is as it
+ * was. */
 fb3_status fb3_file_publish(const char *temporary, const char *path);
 
 /* Writes `bytes` bytes as the whole content of `path`, atomically. */

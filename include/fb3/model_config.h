@@ -7,15 +7,18 @@
 
 typedef struct fb3_model_config {
     int vocab, hidden, layers, heads, intermediate;
-    int position_buckets;   /* 256 */
-    int max_relative;       /* 512: max_relative_positions, or max_position_embeddings where that is -1 */
-    float layer_norm_eps;   /* 1e-7 */
+    int position_buckets;    /* 256 */
+    int max_relative;        /* 512: max_relative_positions, or max_position_embeddings where that is -1 */
+    float layer_norm_eps;    /* 1e-7 */
     float initializer_range; /* 0.02 */
     float hidden_dropout, attention_dropout; /* config.json's own; the run's keys decide what training uses */
 } fb3_model_config;
 
 /* Rows of the position table: 2 * position_buckets. */
-static inline int fb3_model_rel_rows(const fb3_model_config *model) { return 2 * model->position_buckets; }
+static inline int fb3_model_rel_rows(const fb3_model_config *model)
+{
+    return 2 * model->position_buckets;
+}
 
 /* "deberta-v3-xsmall", "-small", "-base", "-large", "tiny" (hidden 64, 2 layers, 4 heads, intermediate 128). */
 fb3_status fb3_model_config_preset(fb3_model_config *model, const char *preset, int vocab);

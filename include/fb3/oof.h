@@ -30,7 +30,8 @@ fb3_status fb3_oof_mean_predictor(fb3_scores *scores, const fb3_oof *oof, int fo
 /* submission.csv: id, predictions [n, Y]; `clip` low < high or NaNs. Written atomically. */
 fb3_status fb3_submission_write(const char *path, const char *id_column, const fb3_strings *targets,
                                 const fb3_strings *ids, const float *pred, double clip_low, double clip_high);
-/* Checks ids, their order and the columns against Kaggle's sample_submission.csv: FB3_INPUT naming the first difference. */
+/* Checks ids, their order and the columns against Kaggle's sample_submission.csv: FB3_INPUT naming the first
+ * difference. */
 fb3_status fb3_submission_check(const char *sample_path, const char *id_column, const fb3_strings *targets,
                                 const fb3_strings *ids);
 

@@ -67,7 +67,7 @@ typedef struct fb3_param_table {
     int count;
     fb3_param_range *range;
     int ranges;
-    int64_t size; /* elements of an arena, padding included (zero and never touched by the optimizer) */
+    int64_t size;            /* elements of an arena, padding included (zero and never touched by the optimizer) */
     int64_t parameters;      /* trained numbers: active word rows only, no padding */
     int64_t full_parameters; /* as Hugging Face counts, head included */
     fb3_model_config model;
@@ -78,7 +78,8 @@ typedef struct fb3_param_table {
 fb3_status fb3_param_table_create(fb3_param_table **table, const fb3_model_config *model, int active, int targets);
 void fb3_param_table_free(fb3_param_table *table);
 
-/* The parameter of that kind (layer -1 outside the layers). Never NULL: asking for what the model has not is our bug. */
+/* The parameter of that kind (layer -1 outside the layers). Never NULL: asking for what the model has not is our bug.
+ */
 const fb3_param *fb3_param_find(const fb3_param_table *table, fb3_param_kind kind, int layer);
 /* By Hugging Face name, or NULL. */
 const fb3_param *fb3_param_by_name(const fb3_param_table *table, const char *name);

@@ -17,8 +17,8 @@ typedef struct fb3_philox {
     uint32_t word[4];
 } fb3_philox;
 
-static inline FB3_HOST_DEVICE fb3_philox fb3_philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3,
-                                                        uint32_t k0, uint32_t k1)
+static inline FB3_HOST_DEVICE fb3_philox fb3_philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0,
+                                                        uint32_t k1)
 {
     for (int round = 0; round < 10; round++) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0;
@@ -46,9 +46,13 @@ typedef struct fb3_rng_key {
 fb3_rng_key fb3_rng_key_make(uint64_t seed, int fold);
 
 /* Uniform in [0, 1) with 24 bits. */
-static inline FB3_HOST_DEVICE float fb3_uniform24(uint32_t word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }
+static inline FB3_HOST_DEVICE float fb3_uniform24(uint32_t word)
+{
+    return (float)(word >> 8) * (1.0f / 16777216.0f);
+}
 
-/* `count` normal deviates N(0, sigma^2) by Box-Muller: element e of tensor `tensor` depends on (key, tensor, e) only. */
+/* `count` normal deviates N(0, sigma^2) by Box-Muller: element e of tensor `tensor` depends on (key, tensor, e) only.
+ */
 void fb3_rng_normal(float *out, int64_t count, float sigma, fb3_rng_key key, uint32_t tensor);
 
 /* A pseudo-random permutation of 0..n-1, evaluated one element at a time without memory: an 8-round Feistel network

@@ -2,8 +2,8 @@
  * file); normalisation and the search for the best division are ours, because the library's differ from what follows.
  *
  * The ids equal those of the Hugging Face *fast* tokenizer (transformers 4.57.1): a maximal run of characters that are
- * no pieces is one [UNK]; [SEP], [MASK] and the other special tokens written in a text become their ids; [CLS] x [SEP]; truncation
- * keeps max_length - 2 pieces. */
+ * no pieces is one [UNK]; [SEP], [MASK] and the other special tokens written in a text become their ids; [CLS] x [SEP];
+ * truncation keeps max_length - 2 pieces. */
 #ifndef FB3_TOKENIZER_H
 #define FB3_TOKENIZER_H
 

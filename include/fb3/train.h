@@ -91,11 +91,11 @@ fb3_status fb3_prefetch_take(fb3_prefetch *prefetch, const fb3_batch **batch);
 
 typedef struct fb3_step_plan {
     int64_t step, epoch;
-    int64_t *rows;     /* [samples] the global batch, in order */
-    int64_t samples;   /* of all ranks */
-    int64_t *my_rows;  /* this rank's, micro-batch by micro-batch */
-    int *micro_start;  /* [accumulation + 1] into my_rows */
-    int64_t tokens;    /* of all ranks */
+    int64_t *rows;    /* [samples] the global batch, in order */
+    int64_t samples;  /* of all ranks */
+    int64_t *my_rows; /* this rank's, micro-batch by micro-batch */
+    int *micro_start; /* [accumulation + 1] into my_rows */
+    int64_t tokens;   /* of all ranks */
 } fb3_step_plan;
 
 typedef struct fb3_feed fb3_feed;
@@ -112,7 +112,8 @@ fb3_status fb3_feed_next(fb3_feed *feed, const fb3_batch **batch);
 /* Moves to the next step. */
 void fb3_feed_advance(fb3_feed *feed);
 
-/* --- run.c --------------------------------------------------------------------------------------------------------- */
+/* --- run.c ---------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct fb3_run {
     fb3_session *session;
@@ -124,11 +125,11 @@ typedef struct fb3_run {
     fb3_model_config model;
     fb3_param_table *table;
     char weights_sha256[FB3_SHA256_HEX];
-    int folds;          /* 1: no cross-validation */
-    int8_t *fold;       /* [n] node memory */
-    int32_t *rows;      /* [n] node memory: train rows, then eval rows of the fold in training */
+    int folds;                    /* 1: no cross-validation */
+    int8_t *fold;                 /* [n] node memory */
+    int32_t *rows;                /* [n] node memory: train rows, then eval rows of the fold in training */
     bool selected[FB3_MAX_FOLDS]; /* the folds to train */
-    int accumulation;   /* micro-batches per step on this world */
+    int accumulation;             /* micro-batches per step on this world */
     int micro_sequences, longest; /* of a training micro-batch; of the data, in tokens */
     double started;               /* fb3_seconds() */
     double trained_samples;       /* by this process's world since then, over all folds */
@@ -159,7 +160,8 @@ int64_t fb3_run_total_steps(const fb3_run *run, int64_t train_count);
 double fb3_seconds(void);
 double fb3_peak_memory_mb(void);
 
-/* --- step.c -------------------------------------------------------------------------------------------------------- */
+/* --- step.c --------------------------------------------------------------------------------------------------------
+ */
 
 /* What an optimizer step works with, and what came of it. */
 typedef struct fb3_trainer {
@@ -186,21 +188,24 @@ typedef struct fb3_step_result {
 
 fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result);
 
-/* --- trainer.c ----------------------------------------------------------------------------------------------------- */
+/* --- trainer.c -----------------------------------------------------------------------------------------------------
+ */
 
 /* Trains one fold to its end, continuing from its last checkpoint. FB3_STOPPED after a checkpoint on a stop signal. */
 fb3_status fb3_fold_train(fb3_run *run, int fold);
 /* True when fold-<k> is complete already. Collective. */
 fb3_status fb3_fold_complete(const fb3_run *run, int fold, bool *complete);
 
-/* --- evaluate.c ---------------------------------------------------------------------------------------------------- */
+/* --- evaluate.c ----------------------------------------------------------------------------------------------------
+ */
 
 /* Predictions for `rows`, shared out over all ranks. On the root: pred [n, Y] and pooled [n, C], in the order of
  * `rows`; elsewhere they are not touched. `pooled` is NULL on all ranks or on none. */
 fb3_status fb3_evaluate_rows(fb3_replica *replica, const fb3_dataset *dataset, const fb3_vocabulary *vocabulary,
                              const int32_t *rows, int64_t n, float *pred, float *pooled);
 
-/* --- models.c: trained models on disk -------------------------------------------------------------------------------- */
+/* --- models.c: trained models on disk --------------------------------------------------------------------------------
+ */
 
 /* The models that paths stand for, in order: a run directory is its folds' best.h5, a fold directory its best.h5, an
  * .h5 file itself, a directory with config.json an exported model. FB3_INPUT for anything else. Local. */
@@ -227,7 +232,8 @@ void fb3_model_file_close(fb3_model_file *file);
 /* Allocates and fills weights. FB3_INPUT for an exported encoder without a head. */
 fb3_status fb3_model_file_weights(const fb3_model_file *file, const fb3_param_table *table, fb3_weights *weights);
 
-/* --- predict.c ------------------------------------------------------------------------------------------------------- */
+/* --- predict.c -------------------------------------------------------------------------------------------------------
+ */
 
 /* Predictions of several models for one CSV. On the root; elsewhere only `models`, `targets` and `n` are set. */
 typedef struct fb3_predictions {
@@ -246,7 +252,8 @@ fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, cons
                             fb3_predictions *predictions);
 void fb3_predictions_free(fb3_predictions *predictions);
 
-/* --- verbs ----------------------------------------------------------------------------------------------------------- */
+/* --- verbs -----------------------------------------------------------------------------------------------------------
+ */
 
 fb3_status fb3_train(fb3_session *session);
 fb3_status fb3_predict(fb3_session *session);

@@ -191,6 +191,7 @@ done:
 
 fb3_status fb3_folder_make(const char *path)
 {
+    FB3_REQUIRE(*path, FB3_INPUT, "a folder without a name cannot be made; give a path");
     char *partial = strdup(path);
     FB3_REQUIRE(partial, FB3_FAILED, "out of memory to make the folder %s; free memory and run again", path);
     fb3_status status = FB3_OK;
@@ -200,9 +201,10 @@ fb3_status fb3_folder_make(const char *path)
         char kept = *end;
         *end = 0;
         /* EEXIST may be the work of another rank at the same moment, and is fine where a folder is there now. */
-        if (mkdir(partial, FOLDER_MODE) != 0 && !fb3_folder_exists(partial))
-            status = fb3_fail(at_fault(errno), "cannot make the folder %s: %s; check the path and its permissions",
-                              partial, strerror(errno));
+        int error = mkdir(partial, FOLDER_MODE) == 0 ? 0 : errno;
+        if (error && !fb3_folder_exists(partial))
+            status = fb3_fail(at_fault(error), "cannot make the folder %s: %s; check the path and its permissions",
+                              partial, strerror(error));
         *end = kept;
     }
     free(partial);

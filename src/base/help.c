@@ -116,8 +116,11 @@ void fb3_config_help(const char *verb)
     const fb3_verb *known = verb ? fb3_verb_find(verb) : NULL;
     if (known)
         verb_help(stdout, known);
-    else
+    else { /* no verb means train: its options are the program's */
         program_help(stdout);
+        fputc('\n', stdout);
+        verb_help(stdout, fb3_verb_find("train"));
+    }
 }
 
 static void template_entry(FILE *out, const fb3_option *option)

@@ -43,8 +43,8 @@ void fb3_rng_normal(float *out, int64_t count, float sigma, fb3_rng_key key, uin
 
 enum {
     FEISTEL_ROUNDS = 8,
-    /* Tiny domains are walked inside 256 numbers: with halves of one or two bits a Feistel network has too few
-     * round functions to reach all orders evenly. */
+    /* Small n are walked inside 256 numbers: a network over exactly 16 numbers makes even permutations only, and half
+     * of all orders would never come. */
     FEISTEL_MIN_HALF_BITS = 4,
 };
 

@@ -22,7 +22,8 @@ static void set_text(const char *text)
     while (length > 0 && error_text[length - 1] == ' ') error_text[--length] = 0;
 }
 
-fb3_status fb3_fail(fb3_status code, const char *format, ...)
+/* The parentheses keep a macro of the same name away (tools/lint gives the analyser one). */
+fb3_status(fb3_fail)(fb3_status code, const char *format, ...)
 {
     char text[TEXT_BYTES];
     va_list arguments;
@@ -33,7 +34,7 @@ fb3_status fb3_fail(fb3_status code, const char *format, ...)
     return code;
 }
 
-fb3_status fb3_fail_context(fb3_status code, const char *format, ...)
+fb3_status(fb3_fail_context)(fb3_status code, const char *format, ...)
 {
     char text[TEXT_BYTES];
     va_list arguments;

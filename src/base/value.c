@@ -328,8 +328,8 @@ fb3_status fb3_option_assign(fb3_config *config, const fb3_option *option, const
         return fb3_fail(FB3_INPUT, "%s: is %s; give %s", where, KIND_NAMES[value->kind], description);
     }
     for (int i = 0; i < value->items.count; i++)
-        FB3_REQUIRE(fb3_text_is_utf8(value->items.item[i]), FB3_INPUT, "%s: the value is not UTF-8; rename or recode it",
-                    where);
+        FB3_REQUIRE(fb3_text_is_utf8(value->items.item[i]), FB3_INPUT,
+                    "%s: the value is not UTF-8; rename or recode it", where);
     if (value->null || (value->kind == VALUE_LIST && value->items.count == 0))
         return assign_nothing(config, option, where);
     const char *text = value->items.count > 0 ? value->items.item[0] : "";

@@ -39,6 +39,8 @@ static fb3_status syntax_error(const reader *r)
                 r->name);
     bool bytes_wrong = parser->error == YAML_READER_ERROR;
     int line = bytes_wrong ? line_of_offset(r, parser->problem_offset) : (int)parser->problem_mark.line + 1;
+    int last = line_of_offset(r, r->bytes - (r->bytes > 0)); /* libyaml counts one more at the end of the file */
+    if (line > last) line = last;
     return fb3_fail(FB3_INPUT, "%s:%d: not valid YAML: %s; write lines of \"key: value\"%s", r->name, line,
                     parser->problem ? parser->problem : "unknown error", bytes_wrong ? " in UTF-8" : "");
 }

@@ -1,5 +1,5 @@
-/* fb3-dist export CHECKPOINT|RUN_DIR --output DIR: a directory that Hugging Face's classes, or the notebook, load. A run
- * directory gives one directory per fold: DIR/fold-<k>. */
+/* fb3-dist export CHECKPOINT|RUN_DIR --output DIR: a directory that Hugging Face's classes, or the notebook, load. A
+ * run directory gives one directory per fold: DIR/fold-<k>. */
 #include "cli.h"
 #include "fb3/file.h"
 #include "fb3/log.h"
@@ -35,7 +35,8 @@ static fb3_status export_open(const fb3_model_file *file, const fb3_config *conf
     FB3_TRY_GOTO(fb3_model_file_weights(file, table, &weights), done);
     export.table = table;
     export.spm = fb3_tokenizer_model(file->info.tokenizer, &export.spm_bytes);
-    status = config->format == FB3_EXPORT_TORCH ? fb3_export_torch(&export, directory) : fb3_export_hf(&export, directory);
+    status =
+        config->format == FB3_EXPORT_TORCH ? fb3_export_torch(&export, directory) : fb3_export_hf(&export, directory);
 done:
     fb3_weights_free(&weights);
     fb3_param_table_free(table);

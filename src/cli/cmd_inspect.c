@@ -32,7 +32,8 @@ static fb3_status inspect_dataset(const char *path)
     fb3_status status = fb3_dataset_open(&dataset, path, &memory);
     if (status == FB3_OK) {
         int64_t shown = dataset->n < SHOWN_SAMPLES ? dataset->n : SHOWN_SAMPLES;
-        printf("%s: data set\n  samples          %lld\n  tokens           %lld, %d different ones\n  max_length       %d\n",
+        printf("%s: data set\n  samples          %lld\n  tokens           %lld, %d different ones\n  max_length       "
+               "%d\n",
                path, (long long)dataset->n, (long long)dataset->offsets[dataset->n], dataset->active,
                dataset->max_length);
         printf("  targets         ");

@@ -12,15 +12,19 @@
 
 typedef struct verb {
     const char *name;
-    fb3_status (*run)(fb3_config *config);              /* one of the two */
+    fb3_status (*run)(fb3_config *config); /* one of the two */
     fb3_status (*run_session)(fb3_session *session);
 } verb;
 
 static const verb VERBS[] = {
-    {.name = "train", .run_session = fb3_train},     {.name = "predict", .run_session = fb3_predict},
-    {.name = "evaluate", .run_session = fb3_evaluate}, {.name = "prepare", .run_session = cmd_prepare},
-    {.name = "folds", .run_session = cmd_folds},     {.name = "init", .run = cmd_init},
-    {.name = "export", .run = cmd_export},           {.name = "inspect", .run = cmd_inspect},
+    {.name = "train", .run_session = fb3_train},
+    {.name = "predict", .run_session = fb3_predict},
+    {.name = "evaluate", .run_session = fb3_evaluate},
+    {.name = "prepare", .run_session = cmd_prepare},
+    {.name = "folds", .run_session = cmd_folds},
+    {.name = "init", .run = cmd_init},
+    {.name = "export", .run = cmd_export},
+    {.name = "inspect", .run = cmd_inspect},
     {.name = "doctor", .run = cmd_doctor},
 };
 
@@ -43,11 +47,12 @@ static int launcher_rank(void)
     return 0;
 }
 
-/* Most failures are common to all ranks: rank 0 speaks at once, the others a moment later, if they are still there. */
+/* Most failures are common to all ranks: rank 0 speaks at once, the others two seconds later, unless the launcher ends
+ * them before that (Open MPI takes about one second, and sends SIGTERM, which ends the sleep). */
 static void report_failure(int rank)
 {
-    const struct timespec moment = {.tv_nsec = 700 * 1000 * 1000};
-    if (rank > 0) nanosleep(&moment, NULL);
+    const struct timespec moment = {.tv_sec = 2};
+    if (rank > 0 && nanosleep(&moment, NULL) != 0) return;
     fb3_log_error(fb3_error_text());
 }
 
@@ -87,7 +92,12 @@ static fb3_status apply_debug(fb3_config *config)
 
 static int run(fb3_config *config, int argc, char **argv)
 {
+    fb3_log_identity(launcher_rank(), 1, ""); /* until MPI tells more: warnings come from rank 0 only */
     fb3_status status = fb3_config_parse(config, argc, argv);
+    if (status == FB3_OK && config->version) {
+        if (launcher_rank() == 0) print_versions();
+        return FB3_OK;
+    }
     if (status == FB3_OK && config->help) {
         if (launcher_rank() == 0) fb3_config_help(config->verb);
         return FB3_OK;
@@ -105,12 +115,6 @@ static int run(fb3_config *config, int argc, char **argv)
 int main(int argc, char **argv)
 {
     fb3_config config = {0};
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--version") == 0) {
-            print_versions();
-            return FB3_OK;
-        }
-    }
     int code = run(&config, argc, argv);
     fb3_config_free(&config);
     return code;

@@ -102,7 +102,7 @@ static fb3_status element_of(hid_t dataset, element *kind)
 
 static fb3_status open_tokens(struct fb3_dataset_file *file)
 {
-    element kind;
+    element kind = {0};
     FB3_TRY(list_length(file->file, "tokens", &file->tokens_count));
     FB3_TRY(fb3_h5_open_dataset(&file->tokens, file->file, "tokens"));
     FB3_TRY(element_of(file->tokens, &kind));
@@ -113,7 +113,7 @@ static fb3_status open_tokens(struct fb3_dataset_file *file)
 
 static fb3_status open_labels(fb3_dataset *dataset, struct fb3_dataset_file *file)
 {
-    element kind;
+    element kind = {0};
     int rank;
     hsize_t dims[2];
     FB3_TRY(fb3_h5_shape(file->file, "labels", 2, &rank, dims));
@@ -130,7 +130,7 @@ static fb3_status open_labels(fb3_dataset *dataset, struct fb3_dataset_file *fil
 
 static fb3_status open_ids(const fb3_dataset *dataset, struct fb3_dataset_file *file)
 {
-    element kind;
+    element kind = {0};
     int64_t count;
     FB3_TRY(list_length(file->file, "ids", &count));
     FB3_REQUIRE(count == dataset->n, FB3_INPUT, "/ids has %lld entries for %lld samples; prepare the data set again",
@@ -146,7 +146,7 @@ static fb3_status open_ids(const fb3_dataset *dataset, struct fb3_dataset_file *
 
 static fb3_status open_folds(fb3_dataset *dataset, struct fb3_dataset_file *file)
 {
-    element kind;
+    element kind = {0};
     int64_t count;
     dataset->has_folds = fb3_h5_has(file->file, "folds");
     if (!dataset->has_folds) return FB3_OK;
@@ -330,7 +330,7 @@ static fb3_status read_slabs(hid_t dataset, hid_t type, size_t width, slab *slab
                          done);
             continue;
         }
-        if (length > capacity) {
+        if (!run || length > capacity) {
             char *grown = realloc(run, (size_t)length * width);
             FB3_REQUIRE_GOTO(grown, done, FB3_FAILED, "out of memory for reading %lld elements", (long long)length);
             run = grown;

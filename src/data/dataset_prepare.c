@@ -67,6 +67,12 @@ static bool attribute_is(hid_t file, const char *name, const char *expected)
     return same;
 }
 
+const char *fb3_dataset_tokenizer_sha256(const fb3_tokenizer *tokenizer)
+{
+    static const char NONE[FB3_SHA256_HEX] = "0000000000000000000000000000000000000000000000000000000000000000";
+    return tokenizer ? fb3_tokenizer_sha256(tokenizer) : NONE;
+}
+
 /* Any failure here only means that the file is made anew. */
 static bool reuse(const char *h5_path, const fb3_tokenizer *tokenizer, const fb3_dataset_header *header,
                   fb3_dataset_report *report)
@@ -78,7 +84,7 @@ static bool reuse(const char *h5_path, const fb3_tokenizer *tokenizer, const fb3
     if (fb3_dataset_open(&dataset, h5_path, &memory) == FB3_OK) {
         hid_t file = dataset->file->file;
         good = strcmp(dataset->source_sha256, header->source_sha256) == 0 &&
-               strcmp(dataset->tokenizer_sha256, fb3_tokenizer_sha256(tokenizer)) == 0 &&
+               strcmp(dataset->tokenizer_sha256, fb3_dataset_tokenizer_sha256(tokenizer)) == 0 &&
                attribute_is(file, "options", header->options_text) && fb3_dataset_verify(dataset) == FB3_OK &&
                fb3_dataset_report_read(file, report, dataset->targets) == FB3_OK;
     }

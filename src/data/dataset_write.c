@@ -87,7 +87,7 @@ static fb3_status create_columns(writer *w)
 static fb3_status allocate(writer *w)
 {
     int targets = w->options->label_columns->count;
-    w->vocabulary = fb3_tokenizer_vocabulary(w->tokenizer);
+    w->vocabulary = w->tokenizer ? fb3_tokenizer_vocabulary(w->tokenizer) : 1;
     w->occurs = calloc((size_t)w->vocabulary, sizeof *w->occurs);
     w->block.labels = calloc((size_t)BLOCK_ROWS * (size_t)(targets > 0 ? targets : 1), sizeof *w->block.labels);
     w->block.ids = calloc(BLOCK_ROWS, (size_t)w->header->longest_id);
@@ -155,15 +155,31 @@ static void keep_failure(failure *first, int row, fb3_status status)
     *first = (failure){row, status, strdup(fb3_error_text())};
 }
 
+/* Without a tokenizer a text is the single token 0. */
+static fb3_status no_tokens(block *b, int row)
+{
+    if (!b->row_ids[row]) b->row_ids[row] = malloc(sizeof *b->row_ids[row]);
+    FB3_REQUIRE(b->row_ids[row], FB3_FAILED, "out of memory for a token");
+    b->row_capacity[row] = b->length[row] = b->untruncated[row] = 1;
+    b->row_ids[row][0] = 0;
+    return FB3_OK;
+}
+
+static fb3_status tokenise_row(const writer *w, block *b, int row)
+{
+    if (!w->tokenizer) return no_tokens(b, row);
+    return fb3_tokenizer_encode(w->tokenizer, b->text + b->text_start[row], b->text_start[row + 1] - b->text_start[row],
+                                w->options->max_length, &b->row_ids[row], &b->row_capacity[row], &b->length[row],
+                                &b->untruncated[row]);
+}
+
 static fb3_status tokenise_block(writer *w)
 {
     block *b = &w->block;
     failure first = {.row = INT_MAX, .status = FB3_OK};
 #pragma omp parallel for schedule(dynamic, ROWS_PER_TASK)
     for (int i = 0; i < b->rows; i++) {
-        fb3_status status = fb3_tokenizer_encode(
-            w->tokenizer, b->text + b->text_start[i], b->text_start[i + 1] - b->text_start[i], w->options->max_length,
-            &b->row_ids[i], &b->row_capacity[i], &b->length[i], &b->untruncated[i]);
+        fb3_status status = tokenise_row(w, b, i);
         if (status != FB3_OK) {
 #pragma omp critical
             keep_failure(&first, i, status);
@@ -244,7 +260,7 @@ static fb3_status write_attributes(const writer *w)
     free(columns);
     FB3_TRY(status);
     FB3_TRY(fb3_h5_set_text(w->file, "format", FB3_DATASET_FORMAT));
-    FB3_TRY(fb3_h5_set_text(w->file, "tokenizer_sha256", fb3_tokenizer_sha256(w->tokenizer)));
+    FB3_TRY(fb3_h5_set_text(w->file, "tokenizer_sha256", fb3_dataset_tokenizer_sha256(w->tokenizer)));
     FB3_TRY(fb3_h5_set_text(w->file, "source_sha256", w->header->source_sha256));
     FB3_TRY(fb3_h5_set_text(w->file, "options", w->header->options_text));
     FB3_TRY(fb3_h5_set_int(w->file, "max_length", w->options->max_length));

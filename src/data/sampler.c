@@ -114,6 +114,7 @@ fb3_status fb3_deal_ranks(const double *cost, int64_t count, int ranks, int32_t 
     qsort(sample, (size_t)count, sizeof *sample, dearest_first);
     for (int64_t i = 0; i < count; i++) {
         int r = least_burdened(rank, ranks);
+        assert(r >= 0); /* the rooms add up to count */
         rank[r].cost += sample[i].cost;
         rank[r].room--;
         owner[sample[i].position] = r;

@@ -38,11 +38,16 @@ static double elementwise_loss(double difference, fb3_loss_kind kind, double bet
 {
     double a = fabs(difference);
     switch (kind) {
-    case FB3_LOSS_RMSE: return sqrt(difference * difference + LOSS_EPSILON);
-    case FB3_LOSS_MSE: return difference * difference;
-    case FB3_LOSS_L1: return a;
-    case FB3_LOSS_SMOOTH_L1: return a < beta ? 0.5 * a * a / beta : a - 0.5 * beta;
-    case FB3_LOSS_MCRMSE: break; /* not a sum over elements */
+    case FB3_LOSS_RMSE:
+        return sqrt(difference * difference + LOSS_EPSILON);
+    case FB3_LOSS_MSE:
+        return difference * difference;
+    case FB3_LOSS_L1:
+        return a;
+    case FB3_LOSS_SMOOTH_L1:
+        return a < beta ? 0.5 * a * a / beta : a - 0.5 * beta;
+    case FB3_LOSS_MCRMSE:
+        break; /* not a sum over elements */
     }
     return 0;
 }

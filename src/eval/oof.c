@@ -97,8 +97,9 @@ static fb3_status read_number(const fb3_csv *csv, int column, float *value)
     const char *text = fb3_csv_field(csv, column, &bytes);
     char *end;
     double number = strtod(text, &end);
-    FB3_REQUIRE(end != text && *end == 0 && isfinite(number), FB3_INPUT, "%s: record %lld: %s is \"%.40s\", not a number",
-                fb3_csv_path(csv), (long long)fb3_csv_record(csv), fb3_csv_column_name(csv, column), text);
+    FB3_REQUIRE(end != text && *end == 0 && isfinite(number), FB3_INPUT,
+                "%s: record %lld: %s is \"%.40s\", not a number", fb3_csv_path(csv), (long long)fb3_csv_record(csv),
+                fb3_csv_column_name(csv, column), text);
     *value = (float)number;
     return FB3_OK;
 }

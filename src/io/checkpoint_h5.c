@@ -286,7 +286,6 @@ fb3_status fb3_checkpoint_open(fb3_checkpoint **out, const char *path)
     bool on_record = false;
     fb3_status status = FB3_OK;
     FB3_TRY(fb3_hash_verify(path, &on_record));
-    if (!on_record) fb3_log_warn("%s has no hash file beside it; it is read without that check", path);
     fb3_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
     FB3_REQUIRE(checkpoint, FB3_FAILED, "out of memory to open %s", path);
     checkpoint->file = H5I_INVALID_HID;
@@ -296,6 +295,7 @@ fb3_status fb3_checkpoint_open(fb3_checkpoint **out, const char *path)
     FB3_TRY_GOTO(read_state(checkpoint), done);
     FB3_TRY_GOTO(read_model_config(checkpoint), done);
     FB3_TRY_GOTO(check_model(checkpoint), done);
+    if (!on_record) fb3_log_warn("%s has no hash file beside it; it is read without that check", path);
     *out = checkpoint;
     checkpoint = NULL;
 done:

@@ -67,7 +67,7 @@ static herr_t keep_innermost(unsigned entry, const H5E_error2_t *error, void *co
     return 0;
 }
 
-fb3_status fb3_h5_fail(fb3_status code, const char *format, ...)
+fb3_status(fb3_h5_fail)(fb3_status code, const char *format, ...)
 {
     char what[TEXT_BYTES];
     va_list arguments;

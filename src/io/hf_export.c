@@ -61,8 +61,9 @@ static fb3_status write_text(const char *folder, const char *name, const void *t
 /* Takes over `root`; NULL: it could not be made. */
 static fb3_status write_json(const char *folder, const char *name, json_t *root)
 {
-    char *text = root ? json_dumps(root, JSON_FORMAT) : NULL;
+    char *json = root ? json_dumps(root, JSON_FORMAT) : NULL, *text = json ? fb3_format("%s\n", json) : NULL;
     json_decref(root);
+    free(json);
     FB3_REQUIRE(text, FB3_FAILED, "out of memory to write %s", name);
     fb3_status status = write_text(folder, name, text, strlen(text));
     free(text);

@@ -354,11 +354,12 @@ static fb3_status op_persistent_id(unpickler *u, size_t unused)
 /* Arguments of torch._utils._rebuild_tensor_v2; the rest (requires_grad, backward hooks, metadata) is not needed. */
 enum tensor_argument { ARG_STORAGE, ARG_OFFSET, ARG_SHAPE, ARG_STRIDE, ARGS_NEEDED = 6, ARGS_MAX = 7 };
 
-/* The last element that shape and strides reach lies in the storage; strides are not negative. */
+/* The last element that shape and strides reach lies in the storage; strides are not negative. No more elements than
+ * the storage has: a stride of 0 would let a few bytes stand for any number of them. */
 static bool fits_storage(const fb3_pickled_tensor *tensor)
 {
     int64_t last = tensor->storage_offset, span;
-    if (last < 0) return false;
+    if (last < 0 || tensor->elements > tensor->storage_elements) return false;
     for (int d = 0; d < tensor->dims; d++) {
         if (tensor->stride[d] < 0) return false;
         if (tensor->elements == 0) continue;

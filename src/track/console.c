@@ -100,7 +100,10 @@ void fb3_progress_eval(fb3_progress *progress, const fb3_eval_record *eval, bool
             (long long)eval->step, eval->epoch, eval->scores->mcrmse, best ? "  (best)" : "");
 }
 
-void fb3_progress_end(fb3_progress *progress) { erase(progress); }
+void fb3_progress_end(fb3_progress *progress)
+{
+    erase(progress);
+}
 
 void fb3_print_scores(const fb3_score_row *rows, int count, const fb3_strings *targets)
 {

@@ -33,7 +33,10 @@ static fb3_status write_event(fb3_tracker *tracker, json_t *event)
 }
 
 /* JSON has no NaN: null says that there is no such number. */
-static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+static json_t *number(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
 
 static json_t *texts(const fb3_strings *strings)
 {
@@ -57,12 +60,11 @@ static fb3_status jsonl_config(fb3_tracker *tracker, const fb3_run_record *run)
 
 static fb3_status jsonl_step(fb3_tracker *tracker, const fb3_step_record *step)
 {
-    json_t *event = json_pack(
-        "{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "event", "step", "fold", step->fold, "step",
-        (json_int_t)step->step, "epoch", number(step->epoch), "loss", number(step->loss), "grad_norm",
-        number(step->grad_norm), "learning_rate", number(step->learning_rate), "samples_per_second",
-        number(step->samples_per_second), "tokens_per_second", number(step->tokens_per_second), "peak_memory_mb",
-        number(step->peak_memory_mb));
+    json_t *event = json_pack("{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "event", "step", "fold", step->fold,
+                              "step", (json_int_t)step->step, "epoch", number(step->epoch), "loss", number(step->loss),
+                              "grad_norm", number(step->grad_norm), "learning_rate", number(step->learning_rate),
+                              "samples_per_second", number(step->samples_per_second), "tokens_per_second",
+                              number(step->tokens_per_second), "peak_memory_mb", number(step->peak_memory_mb));
     if (event && step->skipped) json_object_set_new(event, "skipped", json_true());
     if (event && step->samples) json_object_set_new(event, "samples", texts(step->samples));
     return write_event(tracker, event);
@@ -85,19 +87,19 @@ static fb3_status jsonl_eval(fb3_tracker *tracker, const fb3_eval_record *eval)
 
 static fb3_status jsonl_artifact(fb3_tracker *tracker, const fb3_checkpoint_record *checkpoint)
 {
-    return write_event(tracker, json_pack("{s:s, s:i, s:I, s:s, s:b}", "event", "checkpoint", "fold", checkpoint->fold,
-                                          "step", (json_int_t)checkpoint->step, "path", checkpoint->path, "best",
-                                          checkpoint->best));
+    return write_event(tracker,
+                       json_pack("{s:s, s:i, s:I, s:s, s:b}", "event", "checkpoint", "fold", checkpoint->fold, "step",
+                                 (json_int_t)checkpoint->step, "path", checkpoint->path, "best", checkpoint->best));
 }
 
 static fb3_status jsonl_end(fb3_tracker *tracker, const fb3_end_record *end)
 {
-    return write_event(tracker, json_pack("{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:s}", "event", "end", "fold",
-                                          end->fold, "step", (json_int_t)end->step, "train_runtime",
-                                          number(end->train_runtime), "train_samples_per_second",
-                                          number(end->samples_per_second), "train_steps_per_second",
-                                          number(end->steps_per_second), "best_metric", number(end->best_metric),
-                                          "best_model_checkpoint", end->best_model_checkpoint));
+    return write_event(tracker,
+                       json_pack("{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:s}", "event", "end", "fold", end->fold, "step",
+                                 (json_int_t)end->step, "train_runtime", number(end->train_runtime),
+                                 "train_samples_per_second", number(end->samples_per_second), "train_steps_per_second",
+                                 number(end->steps_per_second), "best_metric", number(end->best_metric),
+                                 "best_model_checkpoint", end->best_model_checkpoint));
 }
 
 static void jsonl_close(fb3_tracker *tracker)

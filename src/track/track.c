@@ -28,14 +28,26 @@ static fb3_status settle(fb3_track *track, int index, fb3_status result)
     }                                                                                                                  \
     return FB3_OK
 
-fb3_status fb3_track_config(fb3_track *track, const fb3_run_record *run) { FOR_EACH_TRACKER(track, config, run); }
-fb3_status fb3_track_step(fb3_track *track, const fb3_step_record *step) { FOR_EACH_TRACKER(track, step, step); }
-fb3_status fb3_track_eval(fb3_track *track, const fb3_eval_record *eval) { FOR_EACH_TRACKER(track, eval, eval); }
+fb3_status fb3_track_config(fb3_track *track, const fb3_run_record *run)
+{
+    FOR_EACH_TRACKER(track, config, run);
+}
+fb3_status fb3_track_step(fb3_track *track, const fb3_step_record *step)
+{
+    FOR_EACH_TRACKER(track, step, step);
+}
+fb3_status fb3_track_eval(fb3_track *track, const fb3_eval_record *eval)
+{
+    FOR_EACH_TRACKER(track, eval, eval);
+}
 fb3_status fb3_track_artifact(fb3_track *track, const fb3_checkpoint_record *checkpoint)
 {
     FOR_EACH_TRACKER(track, artifact, checkpoint);
 }
-fb3_status fb3_track_end(fb3_track *track, const fb3_end_record *end) { FOR_EACH_TRACKER(track, end, end); }
+fb3_status fb3_track_end(fb3_track *track, const fb3_end_record *end)
+{
+    FOR_EACH_TRACKER(track, end, end);
+}
 
 void fb3_track_close(fb3_track *track)
 {

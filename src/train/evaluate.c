@@ -15,8 +15,14 @@ typedef struct share {
     int rank, size;
 } share;
 
-static int64_t share_count(const share *s, int rank) { return (s->n - rank + s->size - 1) / s->size; }
-static int64_t share_position(const share *s, int rank, int64_t i) { return s->position[rank + i * s->size]; }
+static int64_t share_count(const share *s, int rank)
+{
+    return (s->n - rank + s->size - 1) / s->size;
+}
+static int64_t share_position(const share *s, int rank, int64_t i)
+{
+    return s->position[rank + i * s->size];
+}
 
 /* Counting sort by length, stable: equal lengths stay in the order of the rows. */
 static fb3_status sort_by_length(share *s, const fb3_dataset *dataset, const int32_t *rows)

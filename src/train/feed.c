@@ -27,8 +27,8 @@ static fb3_status plan_alloc(fb3_step_plan *plan, int64_t global_batch, int accu
     plan->rows = calloc((size_t)global_batch, sizeof *plan->rows);
     plan->my_rows = calloc((size_t)global_batch, sizeof *plan->my_rows);
     plan->micro_start = calloc((size_t)accumulation + 1, sizeof *plan->micro_start);
-    FB3_REQUIRE(plan->rows && plan->my_rows && plan->micro_start, FB3_FAILED, "out of memory for a global batch of %lld",
-                (long long)global_batch);
+    FB3_REQUIRE(plan->rows && plan->my_rows && plan->micro_start, FB3_FAILED,
+                "out of memory for a global batch of %lld", (long long)global_batch);
     return FB3_OK;
 }
 
@@ -139,7 +139,10 @@ void fb3_feed_close(fb3_feed *feed)
     free(feed);
 }
 
-const fb3_step_plan *fb3_feed_plan(const fb3_feed *feed) { return &feed->plan[feed->current]; }
+const fb3_step_plan *fb3_feed_plan(const fb3_feed *feed)
+{
+    return &feed->plan[feed->current];
+}
 
 fb3_status fb3_feed_next(fb3_feed *feed, const fb3_batch **batch)
 {

@@ -6,10 +6,10 @@
 
 /* What only the writer of the fold (group rank 0) holds. */
 typedef struct fb3_fold_writer {
-    float *word_full;                  /* [vocab, C]: the whole word table, active rows refreshed when a file is written */
-    float *staging[3];                 /* host copies of param, m, v where the device has memory of its own */
-    fb3_oof oof;                       /* the fold's table; pred holds the last evaluation */
-    fb3_strings sample_ids;            /* all ids of the data set, with log_samples */
+    float *word_full;       /* [vocab, C]: the whole word table, active rows refreshed when a file is written */
+    float *staging[3];      /* host copies of param, m, v where the device has memory of its own */
+    fb3_oof oof;            /* the fold's table; pred holds the last evaluation */
+    fb3_strings sample_ids; /* all ids of the data set, with log_samples */
     fb3_track track;
     fb3_progress progress;
 } fb3_fold_writer;

@@ -37,8 +37,10 @@ static fb3_status add_path(fb3_strings *models, const char *path)
 {
     bool found;
     if (!fb3_folder_exists(path)) {
-        FB3_REQUIRE(fb3_file_exists(path), FB3_INPUT, "%s is not there; give a run directory, a checkpoint or an exported "
-                                                      "directory", path);
+        FB3_REQUIRE(fb3_file_exists(path), FB3_INPUT,
+                    "%s is not there; give a run directory, a checkpoint or an exported "
+                    "directory",
+                    path);
         return fb3_strings_add(models, path);
     }
     FB3_TRY(add_if_there(models, path, "best.h5", &found));
@@ -48,8 +50,10 @@ static fb3_status add_path(fb3_strings *models, const char *path)
     free(config);
     free(run);
     if (is_export) return fb3_strings_add(models, path);
-    FB3_REQUIRE(is_run, FB3_INPUT, "%s is neither a run directory (run.yaml), nor a fold (best.h5), nor an exported model "
-                                   "(config.json)", path);
+    FB3_REQUIRE(is_run, FB3_INPUT,
+                "%s is neither a run directory (run.yaml), nor a fold (best.h5), nor an exported model "
+                "(config.json)",
+                path);
     return add_folds(models, path);
 }
 
@@ -110,8 +114,10 @@ static fb3_status open_checkpoint(fb3_model_file *file)
 static fb3_status open_export(fb3_model_file *file)
 {
     FB3_TRY(fb3_hf_open(&file->hf, file->path));
-    FB3_REQUIRE(file->hf->has_head, FB3_INPUT, "%s has no head (fc.weight, fc.bias): it is an encoder that was not "
-                                               "fine-tuned by fb3-dist", file->path);
+    FB3_REQUIRE(file->hf->has_head, FB3_INPUT,
+                "%s has no head (fc.weight, fc.bias): it is an encoder that was not "
+                "fine-tuned by fb3-dist",
+                file->path);
     file->info.model = file->hf->model;
     file->info.targets = file->hf->targets;
     file->info.max_length = file->hf->max_length;

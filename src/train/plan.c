@@ -9,7 +9,10 @@
 /* The share of the measured product rate that a whole step reaches, roughly; the estimate is rounded anyway. */
 #define STEP_EFFICIENCY 0.6
 
-static double gigabytes(double bytes) { return bytes / (1024.0 * 1024.0 * 1024.0); }
+static double gigabytes(double bytes)
+{
+    return bytes / (1024.0 * 1024.0 * 1024.0);
+}
 
 /* Rate of one linear layer's forward product at the model's shape, in flop/s. */
 static fb3_status measure_product_rate(const fb3_run *run, double *rate)
@@ -46,7 +49,8 @@ static fb3_status print_memory(const fb3_run *run)
     double arenas = 4.0 * (double)table->size * sizeof(float);
     double words = (double)run->model.vocab * run->model.hidden * sizeof(float);
     double activations = (double)fb3_deberta_memory(table, &limits, run->session->backend->act, true);
-    printf("memory per rank     %.2f GB: parameters, gradients and moments %.2f, activations at most %.2f; the writer holds "
+    printf("memory per rank     %.2f GB: parameters, gradients and moments %.2f, activations at most %.2f; the writer "
+           "holds "
            "the whole word table too: %.2f\n",
            gigabytes(arenas + activations), gigabytes(arenas), gigabytes(activations), gigabytes(words));
     double weights = 4.0 * (double)table->full_parameters;
@@ -64,7 +68,8 @@ static fb3_status print_time(fb3_run *run, double steps, double samples)
     double weights = (double)table->parameters - (double)run->vocabulary.count * run->model.hidden;
     double tokens = samples * (double)run->data->offsets[run->data->n] / (double)run->data->n;
     double seconds = tokens * weights * FLOPS_PER_WEIGHT_AND_TOKEN / (rate * STEP_EFFICIENCY * run->session->size);
-    printf("time                about %.2g hours for %.0f steps, from a measured %.0f GFLOP/s per rank in matrix products\n",
+    printf("time                about %.2g hours for %.0f steps, from a measured %.0f GFLOP/s per rank in matrix "
+           "products\n",
            seconds / 3600, steps, rate * 1e-9);
     return FB3_OK;
 }

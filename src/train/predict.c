@@ -56,8 +56,8 @@ static fb3_status prepare_data(fb3_session *session, test_data *data, const fb3_
                                bool labelled)
 {
     const fb3_config *config = session->config;
-    int max_length = info->max_length > 0 && !fb3_config_given(config, "max_length") ? info->max_length
-                                                                                      : (int)config->max_length;
+    int max_length =
+        info->max_length > 0 && !fb3_config_given(config, "max_length") ? info->max_length : (int)config->max_length;
     if (data->dataset && data->max_length == max_length &&
         strcmp(data->dataset->tokenizer_sha256, fb3_tokenizer_sha256(info->tokenizer)) == 0) {
         return FB3_OK;
@@ -128,7 +128,8 @@ done:
 }
 
 /* Room for the next model's predictions. The ranks that are not the root need a place to point at only. */
-static fb3_status add_model(fb3_session *session, fb3_predictions *p, const fb3_model_info *info, int64_t n, bool pooled)
+static fb3_status add_model(fb3_session *session, fb3_predictions *p, const fb3_model_info *info, int64_t n,
+                            bool pooled)
 {
     if (p->models == 0) {
         p->n = n;

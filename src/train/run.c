@@ -40,7 +40,8 @@ char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name)
     return path;
 }
 
-/* --- model ---------------------------------------------------------------------------------------------------------- */
+/* --- model ----------------------------------------------------------------------------------------------------------
+ */
 
 static fb3_status open_model(fb3_run *run)
 {
@@ -58,7 +59,8 @@ static fb3_status open_model(fb3_run *run)
         FB3_REQUIRE(config->model_preset, FB3_INPUT,
                     "no model: set model_name_or_path to a Hugging Face directory or hub name, or model_preset with "
                     "init: random to start from random weights");
-        FB3_REQUIRE(tokenizer, FB3_INPUT, "a random start needs a tokenizer: set tokenizer to a directory with spm.model");
+        FB3_REQUIRE(tokenizer, FB3_INPUT,
+                    "a random start needs a tokenizer: set tokenizer to a directory with spm.model");
     }
     FB3_TRY(fb3_tokenizer_open(&run->tokenizer, tokenizer));
     if (run->hf) return fb3_hf_weights_sha256(run->hf, run->weights_sha256);
@@ -80,12 +82,19 @@ fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights)
     return FB3_OK;
 }
 
-/* --- data and folds -------------------------------------------------------------------------------------------------- */
+/* --- data and folds --------------------------------------------------------------------------------------------------
+ */
+
+static fb3_status need_train_file(const fb3_config *config)
+{
+    FB3_REQUIRE(config->train_file, FB3_INPUT, "no data: set train_file to a CSV or a prepared .h5");
+    return FB3_OK;
+}
 
 static fb3_status open_data(fb3_run *run)
 {
     fb3_config *config = run->config;
-    FB3_REQUIRE(config->train_file, FB3_INPUT, "no data: set train_file to a CSV or a prepared .h5");
+    FB3_TRY(need_train_file(config));
     char *data = output_path(run, "data.h5"), *validation = output_path(run, "validation.h5");
     fb3_status status = data && validation ? FB3_OK : fb3_fail(FB3_FAILED, "out of memory");
     if (status == FB3_OK) {
@@ -121,11 +130,7 @@ static fb3_status assign_folds(const fb3_run *run, int8_t *fold, int *folds)
     }
     if (config->fold_column) {
         FB3_TRY(fb3_dataset_read_folds(data, fold));
-        *folds = 0;
-        for (int64_t i = 0; i < data->n; i++) *folds = fold[i] >= *folds ? fold[i] + 1 : *folds;
-        FB3_REQUIRE(*folds > 1, FB3_INPUT, "column %s names one fold only; at least two are needed, or folds: 1",
-                    config->fold_column);
-        return FB3_OK;
+        return fb3_folds_count(fold, data->n, config->fold_column, folds);
     }
     FB3_REQUIRE(k <= data->n, FB3_INPUT, "folds: %d is more than the %lld samples", k, (long long)data->n);
     float *labels = malloc((size_t)data->n * (size_t)data->targets * sizeof *labels);
@@ -134,8 +139,9 @@ static fb3_status assign_folds(const fb3_run *run, int8_t *fold, int *folds)
     for (int64_t i = 0; rows && i < data->n; i++) rows[i] = i;
     if (status == FB3_OK) status = fb3_dataset_read_labels(data, rows, data->n, labels);
     if (status == FB3_OK) {
-        status = config->fold_method == FB3_FOLD_BINNED ? fb3_folds_binned(fold, labels, data->n, data->targets, k, seed)
-                                                        : fb3_folds_compat(fold, labels, data->n, data->targets, k, seed);
+        status = config->fold_method == FB3_FOLD_BINNED
+                     ? fb3_folds_binned(fold, labels, data->n, data->targets, k, seed)
+                     : fb3_folds_compat(fold, labels, data->n, data->targets, k, seed);
     }
     free(labels);
     free(rows);
@@ -194,22 +200,27 @@ fb3_status fb3_run_fold_rows(fb3_run *run, int fold, fb3_fold_rows *rows)
     return FB3_OK;
 }
 
-/* --- resolution ------------------------------------------------------------------------------------------------------ */
+/* --- resolution ------------------------------------------------------------------------------------------------------
+ */
 
-static int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t ceil_divide(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
 
 /* The global batch is one number, fixed at the first start. */
-static fb3_status resolve_batch(fb3_run *run, const fb3_config *stored)
+static fb3_status resolve_batch(fb3_run *run, bool first_start)
 {
     fb3_config *config = run->config;
     int64_t ranks = run->session->size, per_device = config->per_device_train_batch_size;
     int64_t accumulation = config->gradient_accumulation_steps, total = config->total_train_batch_size;
-    if (total == FB3_UNSET_INT) total = stored ? stored->total_train_batch_size : per_device * accumulation * ranks;
+    if (total == FB3_UNSET_INT) total = per_device * accumulation * ranks;
     int64_t needed = ceil_divide(total, per_device * ranks);
-    FB3_REQUIRE(stored || !fb3_config_given(config, "gradient_accumulation_steps") || accumulation == needed, FB3_INPUT,
-                "gradient_accumulation_steps: %lld contradicts total_train_batch_size: %lld, which on %lld ranks of %lld "
-                "takes %lld; leave one of them out",
-                (long long)accumulation, (long long)total, (long long)ranks, (long long)per_device, (long long)needed);
+    FB3_REQUIRE(
+        !first_start || !fb3_config_given(config, "gradient_accumulation_steps") || accumulation == needed, FB3_INPUT,
+        "gradient_accumulation_steps: %lld contradicts total_train_batch_size: %lld, which on %lld ranks of %lld "
+        "takes %lld; leave one of them out",
+        (long long)accumulation, (long long)total, (long long)ranks, (long long)per_device, (long long)needed);
     config->total_train_batch_size = total;
     config->gradient_accumulation_steps = needed;
     run->accumulation = (int)needed;
@@ -233,7 +244,15 @@ int64_t fb3_run_total_steps(const fb3_run *run, int64_t train_count)
     return (int64_t)ceil(config->num_train_epochs * (double)per_epoch);
 }
 
-/* --- the run directory ----------------------------------------------------------------------------------------------- */
+/* --- the run directory -----------------------------------------------------------------------------------------------
+ */
+
+static fb3_status check_resume_path(const fb3_config *config)
+{
+    FB3_REQUIRE(config->resume != FB3_RESUME_PATH || fb3_file_exists(config->resume_path), FB3_INPUT,
+                "resume: there is no checkpoint %s; give a last.h5, or auto", config->resume_path);
+    return FB3_OK;
+}
 
 /* *text is the run.yaml of a run that is there already, or NULL. The root reads, all ranks get it. */
 static fb3_status read_stored(fb3_run *run, char **text)
@@ -244,7 +263,8 @@ static fb3_status read_stored(fb3_run *run, char **text)
     *text = NULL;
     if (!path) mine = fb3_fail(FB3_FAILED, "out of memory");
     if (mine == FB3_OK && run->session->root) {
-        mine = fb3_folder_make(run->config->output_dir);
+        mine = check_resume_path(run->config);
+        if (mine == FB3_OK) mine = fb3_folder_make(run->config->output_dir);
         if (mine == FB3_OK && fb3_file_exists(path)) mine = fb3_file_read(path, LARGEST_RUN_YAML, text, &bytes);
         if (mine == FB3_OK && *text && run->config->resume == FB3_RESUME_NEVER) {
             mine = fb3_fail(FB3_INPUT, "%s holds a run and resume is never; choose another output_dir",
@@ -275,24 +295,35 @@ static fb3_status write_run_files(const fb3_run *run)
 {
     if (run->folds > 1) FB3_TRY(write_folds(run));
     char *path = output_path(run, "run.yaml"), *text = fb3_config_text(run->config);
-    fb3_status status =
-        path && text ? fb3_file_write(path, text, strlen(text)) : fb3_fail(FB3_FAILED, "out of memory");
+    fb3_status status = path && text ? fb3_file_write(path, text, strlen(text)) : fb3_fail(FB3_FAILED, "out of memory");
     free(path);
     free(text);
     return status;
+}
+
+/* What the first start resolved stays as it was; what the user says now must agree with it. Nothing of the run is
+ * touched before this check. */
+static fb3_status adopt_stored(fb3_run *run, const char *text, fb3_config *stored)
+{
+    fb3_config *config = run->config;
+    FB3_TRY(fb3_config_load_text(stored, text, "run.yaml"));
+    if (config->total_train_batch_size == FB3_UNSET_INT) {
+        config->total_train_batch_size = stored->total_train_batch_size;
+    }
+    if (!fb3_config_given(config, "folds")) config->folds = stored->folds;
+    return fb3_config_check_resume(text, config);
 }
 
 static fb3_status open_run(fb3_run *run, char **stored_text, fb3_config *stored)
 {
     fb3_session *session = run->session;
     FB3_TRY(read_stored(run, stored_text));
-    if (*stored_text) FB3_TRY(fb3_config_load_text(stored, *stored_text, "run.yaml"));
+    if (*stored_text) FB3_TRY(adopt_stored(run, *stored_text, stored));
     FB3_TRY(open_model(run));
     if (run->hf) FB3_TRY(fb3_comm_check_same(session->comm, run->weights_sha256, "weights"));
     FB3_TRY(open_data(run));
     FB3_TRY(make_folds(run));
-    FB3_TRY(resolve_batch(run, *stored_text ? stored : NULL));
-    if (*stored_text) FB3_TRY(fb3_config_check_resume(*stored_text, run->config));
+    FB3_TRY(resolve_batch(run, *stored_text == NULL));
     FB3_TRY(fb3_param_table_create(&run->table, &run->model, run->vocabulary.count, run->data->targets));
     if (run->config->dry_run) return FB3_OK;
     fb3_status mine = session->root && !*stored_text ? write_run_files(run) : FB3_OK;
@@ -313,13 +344,21 @@ fb3_status fb3_run_open(fb3_run *run, fb3_session *session)
 fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session)
 {
     *run = (fb3_run){.session = session, .config = session->config, .started = fb3_seconds()};
+    char *labels = output_path(run, "labels.h5");
+    FB3_REQUIRE(labels, FB3_FAILED, "out of memory");
     fb3_status mine = session->root ? fb3_folder_make(run->config->output_dir) : FB3_OK;
-    FB3_TRY(fb3_comm_agree(session->comm, mine, "making the output directory"));
-    FB3_TRY(open_model(run));
-    FB3_TRY(open_data(run));
-    FB3_TRY(make_folds(run));
-    mine = session->root ? write_folds(run) : FB3_OK;
-    return fb3_comm_agree(session->comm, mine, "writing folds.csv");
+    fb3_status status = fb3_comm_agree(session->comm, mine, "making the output directory");
+    if (status == FB3_OK) status = need_train_file(run->config);
+    if (status == FB3_OK) {
+        status = fb3_session_prepare(session, &run->data, run->config->train_file, labels, NULL,
+                                     (int)run->config->max_length, true, FB3_UNSET_INT);
+    }
+    if (status == FB3_OK) status = make_folds(run);
+    if (status == FB3_OK)
+        status = fb3_comm_agree(session->comm, session->root ? write_folds(run) : FB3_OK, "folds.csv");
+    if (session->root) remove(labels);
+    free(labels);
+    return status;
 }
 
 void fb3_run_close(fb3_run *run)

@@ -82,9 +82,18 @@ static fb3_status save(fb3_fold_run *f, const char *name, const char *previous_n
     return fb3_comm_agree(f->run->session->comm, mine, "writing a checkpoint");
 }
 
-fb3_status fb3_fold_save_last(fb3_fold_run *f, bool optimizer) { return save(f, "last.h5", "previous.h5", optimizer); }
-fb3_status fb3_fold_save_best(fb3_fold_run *f) { return save(f, "best.h5", NULL, false); }
-fb3_status fb3_fold_save_initial(fb3_fold_run *f) { return save(f, "initial.h5", NULL, false); }
+fb3_status fb3_fold_save_last(fb3_fold_run *f, bool optimizer)
+{
+    return save(f, "last.h5", "previous.h5", optimizer);
+}
+fb3_status fb3_fold_save_best(fb3_fold_run *f)
+{
+    return save(f, "best.h5", NULL, false);
+}
+fb3_status fb3_fold_save_initial(fb3_fold_run *f)
+{
+    return save(f, "initial.h5", NULL, false);
+}
 
 fb3_status fb3_fold_save_complete(fb3_fold_run *f)
 {
@@ -98,7 +107,8 @@ fb3_status fb3_fold_save_complete(fb3_fold_run *f)
     return FB3_OK;
 }
 
-/* --- restoring ------------------------------------------------------------------------------------------------------ */
+/* --- restoring ------------------------------------------------------------------------------------------------------
+ */
 
 static fb3_status same_hash(const char *stored, const char *now, const char *what, const char *cure)
 {
@@ -114,10 +124,11 @@ static fb3_status check_continues(const fb3_fold_run *f, const fb3_checkpoint *c
     FB3_TRY(same_hash(state->data_sha256, run->data->source_sha256, "data", CURE));
     FB3_TRY(same_hash(state->tokenizer_sha256, run->data->tokenizer_sha256, "tokenizer", CURE));
     FB3_TRY(same_hash(state->weights_sha256, run->weights_sha256, "starting weights", CURE));
-    FB3_REQUIRE(state->fold == f->fold, FB3_INPUT, "the checkpoint is of fold %d, not of fold %d", state->fold, f->fold);
+    FB3_REQUIRE(state->fold == f->fold, FB3_INPUT, "the checkpoint is of fold %d, not of fold %d", state->fold,
+                f->fold);
     FB3_REQUIRE(state->total_steps == f->total_steps, FB3_INPUT,
-                "the checkpoint is of a training of %lld steps, and this one has %lld; %s", (long long)state->total_steps,
-                (long long)f->total_steps, CURE);
+                "the checkpoint is of a training of %lld steps, and this one has %lld; %s",
+                (long long)state->total_steps, (long long)f->total_steps, CURE);
     FB3_REQUIRE(fb3_checkpoint_has_optimizer(checkpoint), FB3_INPUT,
                 "last.h5 was written with save_only_model: training cannot be continued from it; start in another "
                 "output_dir");

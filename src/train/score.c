@@ -27,7 +27,8 @@ static fb3_status paths_given(const fb3_config *config, fb3_strings *paths)
     return FB3_OK;
 }
 
-/* --- predict ------------------------------------------------------------------------------------------------------- */
+/* --- predict -------------------------------------------------------------------------------------------------------
+ */
 
 /* "1,5" */
 static fb3_status parse_clip(const char *text, double *low, double *high)
@@ -60,8 +61,7 @@ static fb3_status write_predictions(const fb3_config *config, const char *output
     for (int m = 0; config->per_fold && m < p->models; m++) {
         char *path = per_model_path(output, m);
         FB3_REQUIRE(path, FB3_FAILED, "out of memory");
-        fb3_status status =
-            fb3_submission_write(path, config->id_column, &p->labels, &p->ids, p->pred[m], low, high);
+        fb3_status status = fb3_submission_write(path, config->id_column, &p->labels, &p->ids, p->pred[m], low, high);
         free(path);
         FB3_TRY(status);
     }
@@ -78,7 +78,8 @@ fb3_status fb3_predict(fb3_session *session)
     fb3_status status = FB3_OK;
     FB3_REQUIRE(config->test_file, FB3_INPUT, "predict needs --test_file TEST.csv");
     FB3_TRY_GOTO(paths_given(config, &paths), done);
-    FB3_TRY_GOTO(fb3_predict_file(session, &paths, config->test_file, false, config->embeddings_file != NULL, &p), done);
+    FB3_TRY_GOTO(fb3_predict_file(session, &paths, config->test_file, false, config->embeddings_file != NULL, &p),
+                 done);
     const char *output = config->output_file ? config->output_file : "submission.csv";
     status = fb3_comm_agree(session->comm, session->root ? write_predictions(config, output, &p) : FB3_OK,
                             "writing predictions");
@@ -88,7 +89,8 @@ done:
     return status;
 }
 
-/* --- evaluate ------------------------------------------------------------------------------------------------------ */
+/* --- evaluate ------------------------------------------------------------------------------------------------------
+ */
 
 /* MCRMSE with its interval, the RMSEs and Pearson's r, on standard output. */
 static fb3_status print_report(const char *name, const fb3_strings *targets, const float *truth, const float *pred,
@@ -131,8 +133,7 @@ static fb3_status score_fold(const char *run_directory, const fb3_config *stored
     char *path = fb3_format("%s/fold-%d/oof.csv", run_directory, fold);
     FB3_REQUIRE(path, FB3_FAILED, "out of memory");
     bool present = fb3_file_exists(path);
-    fb3_status status =
-        present ? fb3_oof_read(&table, path, stored->id_column, &stored->label_columns) : FB3_OK;
+    fb3_status status = present ? fb3_oof_read(&table, path, stored->id_column, &stored->label_columns) : FB3_OK;
     free(path);
     if (!present || status != FB3_OK) return status;
     snprintf(names[fold], sizeof names[fold], "fold %d", fold);
@@ -171,9 +172,9 @@ static fb3_status evaluate_models(fb3_session *session, const fb3_strings *paths
     fb3_predictions p;
     fb3_status status = fb3_predict_file(session, paths, session->config->test_file, true, false, &p);
     if (status == FB3_OK) {
-        fb3_status mine = session->root ? print_report("test file", &p.labels, p.truth, p.mean, p.n,
-                                                       (uint64_t)session->config->seed)
-                                        : FB3_OK;
+        fb3_status mine =
+            session->root ? print_report("test file", &p.labels, p.truth, p.mean, p.n, (uint64_t)session->config->seed)
+                          : FB3_OK;
         status = fb3_comm_agree(session->comm, mine, "scoring");
     }
     fb3_predictions_free(&p);
@@ -215,8 +216,12 @@ static fb3_status read_table(const char *path, const fb3_config *config, fb3_oof
         if (!more) break;
         FB3_TRY_GOTO(read_scores(csv, column, targets, values), done);
         char *text = (char *)fb3_csv_field(csv, id, &bytes);
-        fb3_oof row = {.n = 1, .targets = targets, .ids = {.item = &text, .count = 1}, .fold = &no_fold,
-                       .truth = values, .pred = values};
+        fb3_oof row = {.n = 1,
+                       .targets = targets,
+                       .ids = {.item = &text, .count = 1},
+                       .fold = &no_fold,
+                       .truth = values,
+                       .pred = values};
         FB3_TRY_GOTO(fb3_oof_append(table, &row), done);
     }
 done:

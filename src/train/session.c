@@ -16,8 +16,7 @@ static fb3_status print_start_table(fb3_session *session, const char *device)
     if (status == FB3_OK && session->root && !session->config->quiet) {
         printf("%4s  %-16s %5s %5s  %s\n", "rank", "host", "node", "cores", "device");
         for (int r = 0; r < session->size; r++) {
-            printf("%4d  %-16s %5d %5d  %s\n", info[r].rank, info[r].host, info[r].node, info[r].cores,
-                   info[r].device);
+            printf("%4d  %-16s %5d %5d  %s\n", info[r].rank, info[r].host, info[r].node, info[r].cores, info[r].device);
         }
         fflush(stdout);
     }
@@ -78,15 +77,15 @@ static fb3_status prepare_on_root(fb3_session *session, const char *source, cons
     fb3_comm_watch_begin(session->comm, "preparing the data set", 0);
     fb3_status status = fb3_dataset_prepare(source, h5_path, tokenizer, options, &report);
     fb3_comm_watch_end(session->comm);
-    if (status == FB3_OK) fb3_dataset_report_log(&report, options);
+    if (status == FB3_OK && tokenizer) fb3_dataset_report_log(&report, options);
     return status;
 }
 
 static fb3_status check_prepared(const fb3_dataset *dataset, const char *path, const fb3_tokenizer *tokenizer,
                                  const fb3_config *config, int max_length, bool labelled)
 {
-    FB3_REQUIRE(strcmp(dataset->tokenizer_sha256, fb3_tokenizer_sha256(tokenizer)) == 0, FB3_INPUT,
-                "%s was made with another tokenizer; run fb3-dist prepare again with this one", path);
+    FB3_REQUIRE(!tokenizer || strcmp(dataset->tokenizer_sha256, fb3_dataset_tokenizer_sha256(tokenizer)) == 0,
+                FB3_INPUT, "%s was made with another tokenizer; run fb3-dist prepare again with this one", path);
     FB3_REQUIRE(dataset->max_length <= max_length, FB3_INPUT,
                 "%s was made with max_length %d, more than max_length %d of this run; prepare it again", path,
                 dataset->max_length, max_length);
@@ -117,6 +116,7 @@ fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, cons
     }
     const char *path = prepared ? source : h5_path;
     fb3_status mine = fb3_dataset_open(dataset, path, fb3_comm_node_memory(session->comm));
+    if (mine == FB3_OK && prepared && session->root) mine = fb3_dataset_verify(*dataset);
     FB3_TRY(fb3_comm_agree(session->comm, mine, "opening the data set"));
     return check_prepared(*dataset, path, tokenizer, config, max_length, labelled);
 }

@@ -10,7 +10,10 @@
 
 static volatile sig_atomic_t stop_signal;
 
-static void remember(int number) { stop_signal = number; }
+static void remember(int number)
+{
+    stop_signal = number;
+}
 
 fb3_status fb3_signals_catch(void)
 {

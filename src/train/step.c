@@ -47,9 +47,8 @@ static fb3_status backward(fb3_trainer *trainer, const double *sums, int64_t sam
 {
     const fb3_config *config = trainer->config;
     float coefficient[FB3_MAX_TARGETS];
-    fb3_model_hooks hooks = {.context = trainer,
-                             .grads_ready = last ? post_all_reduce : NULL,
-                             .poll = last ? move_communication_on : NULL};
+    fb3_model_hooks hooks = {
+        .context = trainer, .grads_ready = last ? post_all_reduce : NULL, .poll = last ? move_communication_on : NULL};
     fb3_loss_coefficients(config->loss_type, sums, samples, trainer->targets, coefficient);
     return fb3_deberta_backward(trainer->replica->model, config->loss_type, (float)config->smooth_l1_beta, coefficient,
                                 &hooks);

@@ -12,7 +12,8 @@
 /* Ids are read in blocks of this many rows, so that memory does not grow with the data set. */
 enum { ID_BLOCK = 1 << 16 };
 
-/* --- preparing ------------------------------------------------------------------------------------------------------ */
+/* --- preparing ------------------------------------------------------------------------------------------------------
+ */
 
 /* ids of ascending `rows`, in that order. */
 static fb3_status read_row_ids(const fb3_dataset *dataset, const int32_t *rows, int64_t n, fb3_strings *ids)
@@ -76,8 +77,8 @@ static fb3_status record_start(fb3_fold_run *f)
                              .train_samples = f->rows.train_count,
                              .eval_samples = f->rows.eval_count,
                              .versions = versions};
-    fb3_status status = versions && config ? fb3_track_config(&f->writer.track, &record)
-                                           : fb3_fail(FB3_FAILED, "out of memory");
+    fb3_status status =
+        versions && config ? fb3_track_config(&f->writer.track, &record) : fb3_fail(FB3_FAILED, "out of memory");
     free(versions);
     free(config);
     return status;
@@ -172,11 +173,18 @@ static fb3_status open_feed(fb3_fold_run *f)
                          f->total_steps);
 }
 
-/* --- the loop ------------------------------------------------------------------------------------------------------- */
+/* --- the loop -------------------------------------------------------------------------------------------------------
+ */
 
-static double epoch_of(const fb3_fold_run *f) { return (double)f->trainer.step / (double)f->steps_per_epoch; }
+static double epoch_of(const fb3_fold_run *f)
+{
+    return (double)f->trainer.step / (double)f->steps_per_epoch;
+}
 
-static bool at_end(const fb3_fold_run *f) { return f->trainer.step >= f->total_steps || f->stop_early; }
+static bool at_end(const fb3_fold_run *f)
+{
+    return f->trainer.step >= f->total_steps || f->stop_early;
+}
 
 /* An epoch's end; the end of training counts as one. */
 static bool at_epoch_end(const fb3_fold_run *f)
@@ -230,10 +238,11 @@ static fb3_status count_nonfinite(fb3_fold_run *f, const fb3_step_result *result
 {
     int64_t limit = f->run->config->max_nonfinite_steps;
     f->state.nonfinite_in_a_row = result->skipped ? f->state.nonfinite_in_a_row + 1 : 0;
-    FB3_REQUIRE(f->state.nonfinite_in_a_row <= limit, FB3_FAILED,
-                "the gradient was not finite in %lld steps in a row, up to step %lld of fold %d; lower learning_rate or "
-                "look at the data (--debug names the operation)",
-                (long long)f->state.nonfinite_in_a_row, (long long)f->trainer.step, f->fold);
+    FB3_REQUIRE(
+        f->state.nonfinite_in_a_row <= limit, FB3_FAILED,
+        "the gradient was not finite in %lld steps in a row, up to step %lld of fold %d; lower learning_rate or "
+        "look at the data (--debug names the operation)",
+        (long long)f->state.nonfinite_in_a_row, (long long)f->trainer.step, f->fold);
     if (result->skipped) {
         fb3_log_warn("step %lld of fold %d: the gradient is not finite; the step is skipped",
                      (long long)f->trainer.step, f->fold);
@@ -343,7 +352,8 @@ static fb3_status evaluate(fb3_fold_run *f)
 static fb3_status stop(fb3_fold_run *f)
 {
     FB3_TRY(fb3_fold_save_last(f, true));
-    return fb3_fail(FB3_STOPPED, "stopped after step %lld of %lld of fold %d with a complete checkpoint; run again to go on",
+    return fb3_fail(FB3_STOPPED,
+                    "stopped after step %lld of %lld of fold %d with a complete checkpoint; run again to go on",
                     (long long)f->state.step, (long long)f->total_steps, f->fold);
 }
 
@@ -367,7 +377,8 @@ static fb3_status train_to_the_end(fb3_fold_run *f)
     return FB3_OK;
 }
 
-/* --- a whole fold ---------------------------------------------------------------------------------------------------- */
+/* --- a whole fold ----------------------------------------------------------------------------------------------------
+ */
 
 static fb3_status record_end(fb3_fold_run *f)
 {

@@ -106,8 +106,8 @@ static int pos_columns(int R)
 
 static size_t scratch_floats(int max_len, int R)
 {
-    size_t score = (size_t)score_columns(max_len), pos = (size_t)pos_columns(R);
-    return 2 * STRIP * score + score + STRIP * pos + 2 * (size_t)round_up(max_len) * pos;
+    size_t score_ld = (size_t)score_columns(max_len), pos_ld = (size_t)pos_columns(R);
+    return 2 * STRIP * score_ld + score_ld + STRIP * pos_ld + 2 * (size_t)round_up(max_len) * pos_ld;
 }
 
 static scratch scratch_make(float *memory, int max_len, int R)

@@ -32,6 +32,7 @@ static inline void vu_multiply(vu a, uint32_t factor, vu *high, vu *low)
     __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), f);
     *high = (vu)_mm256_blend_epi32(even, odd, 0xAA);
 #else
+    *high = (vu){0};
     for (int lane = 0; lane < LANES; lane++) (*high)[lane] = (uint32_t)(((uint64_t)a[lane] * factor) >> 32);
 #endif
 }
@@ -58,13 +59,14 @@ static inline void dropout_words(vu word[DROPOUT_WORDS], const fb3_dropout *drop
     word[3] = c3;
 }
 
-/* keep[e] = 0 or 1/(1-p) for the n elements first, first + 1, ... of a sample. */
+/* keep[e] = 0 or 1/(1-p) for the n >= 1 elements first, first + 1, ... of a sample. */
 static inline void dropout_scales(float *keep, int n, const fb3_dropout *drop, uint32_t sample, uint64_t first)
 {
     const uint32_t threshold = (uint32_t)ceil((double)drop->p * 4294967296.0);
     const vf scale = vf_set(1.0f / (1.0f - drop->p));
     int skip = (int)(first % DROPOUT_WORDS);
-    for (int done = -skip; done < n; done += DROPOUT_WORDS * LANES) {
+    int done = -skip;
+    do {
         uint32_t block = (uint32_t)((first + (uint64_t)(int64_t)done) / DROPOUT_WORDS);
         vu word[DROPOUT_WORDS];
         dropout_words(word, drop, sample, block);
@@ -75,7 +77,8 @@ static inline void dropout_scales(float *keep, int n, const fb3_dropout *drop, u
         int from = done < 0 ? skip : 0;
         int to = n - done < DROPOUT_WORDS * LANES ? n - done : DROPOUT_WORDS * LANES;
         memcpy(keep + done + from, &chunk[0][0] + from, (size_t)(to - from) * sizeof *keep);
-    }
+        done += DROPOUT_WORDS * LANES;
+    } while (done < n);
 }
 
 /* The first element of row t of a row tensor with `width` columns. */

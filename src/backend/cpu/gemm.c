@@ -7,20 +7,21 @@
 #include <assert.h>
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
-#include <string.h>
 
 enum {
-    TILE_ROWS = 820, /* the best rate per call among the sizes measured, 384 to 820 by 384 */
-    TILE_COLS = 384,
-    TILE_MIN = 96,     /* smaller ones lose more rate than they win balance */
+    TILE_ROWS = 820, /* large tiles have the best rate per call: each packs its operands again */
+    TILE_COLS = 768,
+    TILE_MIDDLE = 416, /* edges shrink to this for more tasks before K is cut */
+    TILE_MIN = 96,     /* and to this after it */
     TILE_ROUND = 16,   /* edges are multiples of a cache line of floats */
     TASKS_WANTED = 16, /* enough for the cores that one rank gets; more costs rate */
     SPLIT_MIN = 512,   /* shortest K partial */
+    CALL_DEPTH = 416,  /* K of a call with a transposed: packing walks down columns, whose lines share few cache sets */
 };
 
 /* How a product is cut: a function of its shape alone. */
 typedef struct gemm_plan {
-    int rows, cols, depth; /* of a tile */
+    int rows, cols, depth; /* of a task: an output tile, and its part of K */
     int row_tiles, col_tiles, splits;
 } gemm_plan;
 
@@ -47,16 +48,16 @@ static gemm_plan plan_make(int M, int N, int K)
         plan.row_tiles = divide_up(M, plan.rows);
         plan.col_tiles = divide_up(N, plan.cols);
         if (plan.row_tiles * plan.col_tiles * plan.splits >= TASKS_WANTED) break;
-        if (plan.rows > TILE_COLS) {
-            plan.rows = tile_edge(M, plan.rows / 2);
-        } else if (plan.splits == 1 && K >= 2 * SPLIT_MIN) {
+        int largest = plan.rows > plan.cols ? plan.rows : plan.cols;
+        if (plan.splits == 1 && largest <= TILE_MIDDLE && K >= 2 * SPLIT_MIN) {
             int splits = min(divide_up(TASKS_WANTED, plan.row_tiles * plan.col_tiles), K / SPLIT_MIN);
             plan.depth = divide_up(divide_up(K, splits), TILE_ROUND) * TILE_ROUND;
             plan.splits = divide_up(K, plan.depth);
-        } else if (plan.rows >= plan.cols && plan.rows >= 2 * TILE_MIN) {
-            plan.rows = tile_edge(M, plan.rows / 2);
-        } else if (plan.cols >= 2 * TILE_MIN) {
-            plan.cols = tile_edge(N, plan.cols / 2);
+        } else if (largest >= 2 * TILE_MIN) {
+            if (plan.rows >= plan.cols)
+                plan.rows = tile_edge(M, plan.rows / 2);
+            else
+                plan.cols = tile_edge(N, plan.cols / 2);
         } else {
             break;
         }
@@ -66,11 +67,8 @@ static gemm_plan plan_make(int M, int N, int K)
 
 bool fb3_cpu_gemm_serial(const fb3_gemm *g)
 {
-    if (g->M == 0 || g->N == 0 || (g->K == 0 && g->accumulate)) return true;
-    if (g->K == 0) {
-        for (int row = 0; row < g->M; row++) memset(g->c + row * g->ldc, 0, (size_t)g->N * sizeof *g->c);
-        return true;
-    }
+    assert(g->K > 0);
+    if (g->M == 0 || g->N == 0) return true;
     return dnnl_sgemm(g->trans_a ? 'T' : 'N', g->trans_b ? 'T' : 'N', g->M, g->N, g->K, 1.0f, g->a, g->lda, g->b,
                       g->ldb, g->accumulate ? 1.0f : 0.0f, g->c, g->ldc) == dnnl_success;
 }
@@ -84,20 +82,27 @@ void fb3_cpu_gemm_serial_begin(void)
 /* Tile (row, col) over the K range of `split`: split 0 goes to c, the others to their own partial [M, N]. */
 static bool tile_multiply(const fb3_gemm *g, const gemm_plan *plan, int row, int col, int split, float *partials)
 {
-    int64_t k = (int64_t)split * plan->depth;
+    int64_t k = (int64_t)split * plan->depth, end = k + plan->depth < g->K ? k + plan->depth : g->K;
     fb3_gemm tile = *g;
     tile.M = min(plan->rows, g->M - row);
     tile.N = min(plan->cols, g->N - col);
-    tile.K = min(plan->depth, g->K - (int)k);
-    tile.a += g->trans_a ? k * g->lda + row : row * g->lda + k;
-    tile.b += g->trans_b ? col * g->ldb + k : k * g->ldb + col;
     if (split > 0) {
         tile.accumulate = false;
         tile.c = partials + (int64_t)(split - 1) * g->M * g->N;
         tile.ldc = g->N;
     }
     tile.c += row * tile.ldc + col;
-    return fb3_cpu_gemm_serial(&tile);
+    int64_t call_depth = g->trans_a ? CALL_DEPTH : plan->depth;
+    bool done = true;
+    do {
+        tile.K = (int)(end - k < call_depth ? end - k : call_depth);
+        tile.a = g->a + (g->trans_a ? k * g->lda + row : row * g->lda + k);
+        tile.b = g->b + (g->trans_b ? col * g->ldb + k : k * g->ldb + col);
+        done = done && fb3_cpu_gemm_serial(&tile);
+        tile.accumulate = true;
+        k += tile.K;
+    } while (k < end);
+    return done;
 }
 
 static void tile_add_partials(const fb3_gemm *g, const gemm_plan *plan, int row, int col, const float *partials)
@@ -112,7 +117,7 @@ static void tile_add_partials(const fb3_gemm *g, const gemm_plan *plan, int row,
 
 fb3_status fb3_cpu_gemm(fb3_backend *be, const fb3_gemm *g)
 {
-    assert(g->M >= 0 && g->N >= 0 && g->K >= 0);
+    assert(g->M >= 0 && g->N >= 0 && g->K > 0);
     if (g->M == 0 || g->N == 0) return FB3_OK;
     gemm_plan plan = plan_make(g->M, g->N, g->K);
     float *partials = NULL; // partials [splits - 1, M, N]

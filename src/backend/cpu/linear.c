@@ -2,8 +2,12 @@
  */
 #include "ops.h"
 #include "vec.h"
+#include <string.h>
 
-enum { GELU_BLOCK = 1 << 13, BIAS_COLS = 64, BIAS_ROWS = 64 };
+enum {
+    GELU_BLOCK = 1 << 13, /* elements that a thread takes at a time */
+    BIAS_ROWS = 64,       /* rows whose bias gradients are one partial */
+};
 
 /* --- GELU(x) = x Phi(x), GELU'(x) = Phi(x) + x phi(x) (Hendrycks and Gimpel 2016) ----------------------------------
  */
@@ -91,29 +95,39 @@ fb3_status CPU(linear_bwd_input)(fb3_backend *be, void *dx, const void *dy, cons
             .M = T, .N = I, .K = O, .a = dy, .lda = O, .b = w, .ldb = I, .c = dx, .ldc = I, .accumulate = accumulate});
 }
 
-/* db [O] += column sums of dy [T,O]: rows in order, in blocks so that long sums lose little. */
-static void bias_gradient(float *db, const float *dy, int T, int O)
+/* db [O] += column sums of dy [T,O], by blocks of rows that are read in one stream, then block by block. */
+static fb3_status bias_gradient(fb3_backend *be, float *db, const float *dy, int T, int O)
 {
-#pragma omp parallel for schedule(static)
-    for (int strip = 0; strip < O; strip += BIAS_COLS) {
-        for (int start = 0; start < T; start += BIAS_ROWS) {
-            vf sum[BIAS_COLS / LANES] = {{0}};
-            for (int t = start; t < T && t < start + BIAS_ROWS; t++)
-                for (int c = 0; c < BIAS_COLS && strip + c < O; c += LANES)
-                    sum[c / LANES] += vf_load(dy + (int64_t)t * O + strip + c, O - strip - c);
-            for (int c = 0; c < BIAS_COLS && strip + c < O; c += LANES) {
-                float *to = db + strip + c;
-                vf_store(to, vf_load(to, O - strip - c) + sum[c / LANES], O - strip - c);
+    int blocks = T / BIAS_ROWS + (T % BIAS_ROWS != 0);
+    float *partials; // partials [blocks, O]
+    FB3_TRY(fb3_cpu_workspace(be, &partials, (size_t)blocks * (size_t)O));
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (int block = 0; block < blocks; block++) {
+            float *sum = partials + (int64_t)block * O;
+            memset(sum, 0, (size_t)O * sizeof *sum);
+            for (int t = block * BIAS_ROWS; t < T && t < (block + 1) * BIAS_ROWS; t++) {
+                const float *row = dy + (int64_t)t * O;
+                for (int o = 0; o < O; o += LANES)
+                    vf_store(sum + o, vf_load(sum + o, O - o) + vf_load(row + o, O - o), O - o);
             }
         }
+#pragma omp for schedule(static)
+        for (int o = 0; o < O; o += LANES) {
+            vf sum = vf_load(db + o, O - o);
+            for (int block = 0; block < blocks; block++) sum += vf_load(partials + (int64_t)block * O + o, O - o);
+            vf_store(db + o, sum, O - o);
+        }
     }
+    return FB3_OK;
 }
 
 fb3_status CPU(linear_bwd_weight)(fb3_backend *be, float *dw, float *db, const void *dy, const void *x, int T, int I,
                                   int O)
 {
     if (T == 0) return FB3_OK;
-    if (db) bias_gradient(db, dy, T, O);
+    if (db) FB3_TRY(bias_gradient(be, db, dy, T, O));
     return fb3_cpu_gemm(be, &(fb3_gemm){.trans_a = true,
                                         .M = O,
                                         .N = I,

@@ -40,7 +40,7 @@ static inline vu vu_set(uint32_t x)
 /* 0, 1, 2, ... */
 static inline vi vi_lanes(void)
 {
-    vi v;
+    vi v = {0};
     for (int lane = 0; lane < LANES; lane++) v[lane] = lane;
     return v;
 }
@@ -126,7 +126,7 @@ static inline vf vf_gather(const float *table, vi index)
 #elif defined(__AVX2__)
     return (vf)_mm256_i32gather_ps(table, (__m256i)index, sizeof(float));
 #else
-    vf v;
+    vf v = {0};
     for (int lane = 0; lane < LANES; lane++) v[lane] = table[index[lane]];
     return v;
 #endif

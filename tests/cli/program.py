@@ -1,0 +1,119 @@
+"""Running fb3-dist in tests: the sample, a temporary directory, mpirun, and readers of what it writes."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+SOURCE = os.environ.get("FB3_SOURCE_DIR", os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+PROGRAM = os.path.join(os.environ.get("FB3_BUILD_DIR", os.path.join(SOURCE, "build")), "fb3-dist")
+SAMPLE = os.path.join(SOURCE, "tests", "sample")
+TRAIN, TEST = os.path.join(SAMPLE, "train.csv"), os.path.join(SAMPLE, "test.csv")
+SPM = os.path.join(SAMPLE, "spm.model")
+TARGETS = ["cohesion", "syntax", "vocabulary", "phraseology", "grammar", "conventions"]
+
+# A tiny model on a part of the sample: seconds, not minutes.
+TINY = {
+    "model_preset": "tiny", "init": "random", "tokenizer": SPM, "train_file": TRAIN, "folds": 2, "max_length": 64,
+    "per_device_train_batch_size": 8, "total_train_batch_size": 16, "learning_rate": 1e-3, "max_steps": 6,
+    "max_train_samples": 64, "max_eval_samples": 32, "train_folds": 0,
+}
+
+
+def environment(**extra):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("FB3_", "SLURM_", "OMPI_", "PMIX_"))}
+    env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
+               ASAN_OPTIONS="detect_leaks=0")
+    env.update(extra)
+    return env
+
+
+def arguments(options):
+    words = []
+    for key, value in options.items():
+        words += ["--" + key, str(value).lower() if isinstance(value, bool) else str(value)]
+    return words
+
+
+def command(words, ranks=None):
+    launcher = [] if ranks is None else ["mpirun", "--oversubscribe", "-np", str(ranks)]
+    return launcher + [PROGRAM] + [str(w) for w in words]
+
+
+def run(*words, ranks=None, code=0, cwd=None, env=None, timeout=120, **options):
+    """Runs the program; fails with its output unless it exits with `code` (None: any)."""
+    full = command(list(words) + arguments(options), ranks)
+    done = subprocess.run(full, cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=timeout,
+                          stdin=subprocess.DEVNULL)
+    if code is not None and done.returncode != code:
+        raise AssertionError("exit %d instead of %d: %s\n%s%s" % (done.returncode, code, " ".join(full), done.stdout,
+                                                                  done.stderr))
+    return done
+
+
+def start(*words, ranks=None, cwd=None, **options):
+    return subprocess.Popen(command(list(words) + arguments(options), ranks), cwd=cwd, env=environment(),
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+                            start_new_session=True)
+
+
+def events(run_directory, fold=0, kind=None):
+    with open(os.path.join(run_directory, "fold-%d" % fold, "metrics.jsonl")) as log:
+        every = [json.loads(line) for line in log]
+    return [e for e in every if kind is None or e["event"] == kind]
+
+
+def losses(run_directory, fold=0):
+    return [e["loss"] for e in events(run_directory, fold, "step")]
+
+
+def rows(path):
+    with open(path, newline="", encoding="utf-8") as table:
+        return list(csv.DictReader(table))
+
+
+def safetensors(path):
+    """name -> (dtype, shape, bytes)"""
+    with open(path, "rb") as f:
+        (size,) = struct.unpack("<Q", f.read(8))
+        header = json.loads(f.read(size))
+        data = f.read()
+    header.pop("__metadata__", None)
+    return {n: (t["dtype"], t["shape"], data[t["data_offsets"][0]:t["data_offsets"][1]]) for n, t in header.items()}
+
+
+def weights_digest(checkpoint):
+    """sha256 of every tensor of a checkpoint, by way of an export."""
+    folder = tempfile.mkdtemp()
+    try:
+        out = os.path.join(folder, "export")
+        run("export", checkpoint, output=out)
+        tensors = safetensors(os.path.join(out, "model.safetensors"))
+        return hashlib.sha256(b"".join(n.encode() + tensors[n][2] for n in sorted(tensors))).hexdigest()
+    finally:
+        shutil.rmtree(folder)
+
+
+class ProgramTest(unittest.TestCase):
+    """A test with a directory of its own: self.path("run")."""
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="fb3-test-")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+    def assertOneLine(self, done):
+        lines = done.stderr.strip().split("\n")
+        self.assertEqual(len(lines), 1, done.stderr)
+        self.assertTrue(lines[0].startswith("fb3-dist: "), lines[0])
+        return lines[0]

@@ -1,0 +1,133 @@
+"""Stopped, killed and continued: the same bits as a run that was not; nothing lost beyond the last checkpoint."""
+
+import os
+import random
+import signal
+import time
+import unittest
+
+from program import *
+
+LONG = dict(TINY, max_steps=60, save_strategy="steps", save_steps=3, eval_strategy="steps", eval_steps=20,
+            hidden_dropout_prob=0.1)
+
+
+def steps_done(run_directory):
+    try:
+        return len(losses(run_directory))
+    except (OSError, ValueError):
+        return 0
+
+
+def wait_for_step(process, run_directory, step):
+    limit = time.time() + 60
+    while steps_done(run_directory) < step and process.poll() is None and time.time() < limit:
+        time.sleep(0.01)
+
+
+class Resume(ProgramTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.shared = tempfile.mkdtemp(prefix="fb3-resume-")
+        cls.whole = {}
+        for ranks in [1, 2]:
+            out = os.path.join(cls.shared, "whole-%d" % ranks)
+            run("train", ranks=ranks, **dict(LONG, output_dir=out))
+            cls.whole[ranks] = (losses(out), weights_digest(os.path.join(out, "fold-0", "last.h5")))
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.shared)
+
+    def assertSameAsWhole(self, out, ranks):
+        self.assertEqual([e["step"] for e in events(out, 0, "step")], list(range(1, 61)))
+        self.assertEqual(losses(out), self.whole[ranks][0])
+        self.assertEqual(weights_digest(os.path.join(out, "fold-0", "last.h5")), self.whole[ranks][1])
+
+    def test_stop_signals(self):
+        for ranks, number in [(1, signal.SIGTERM), (2, signal.SIGUSR1)]:
+            out = self.path("run-%d" % ranks)
+            process = start("train", ranks=None if ranks == 1 else ranks, **dict(LONG, output_dir=out))
+            wait_for_step(process, out, 10)
+            process.send_signal(number)
+            _, text = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 75, text)
+            self.assertIn("run again", text)
+            self.assertLess(steps_done(out), 60)
+            run("train", ranks=ranks, **dict(LONG, output_dir=out))
+            self.assertSameAsWhole(out, ranks)
+
+    def test_killed_again_and_again(self):
+        out, chance, kills = self.path("run"), random.Random(5), 0
+        while steps_done(out) < 60 and kills < 40:
+            process = start("train", **dict(LONG, output_dir=out))
+            wait_for_step(process, out, min(steps_done(out) + chance.randrange(4, 14), 60))
+            time.sleep(chance.random() * 0.05)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+            process.communicate()
+        self.assertGreater(kills, 2)
+        run("train", **dict(LONG, output_dir=out))
+        self.assertSameAsWhole(out, 1)
+
+    def test_a_rank_that_dies_ends_the_job(self):
+        out = self.path("run")
+        process = start("train", ranks=2, **dict(LONG, max_steps=100000, output_dir=out))
+        wait_for_step(process, out, 5)
+        ranks = [int(p) for p in os.listdir("/proc") if p.isdigit() and self.is_rank(p, out)]
+        self.assertEqual(len(ranks), 2)
+        os.kill(max(ranks), signal.SIGKILL)
+        began = time.time()
+        process.communicate(timeout=30)
+        self.assertLess(time.time() - began, 10)
+        self.assertNotEqual(process.returncode, 0)
+
+    @staticmethod
+    def is_rank(pid, out):
+        try:
+            with open("/proc/%s/cmdline" % pid, "rb") as f:
+                words = f.read().split(b"\0")
+            return words[0] == PROGRAM.encode() and out.encode() in words
+        except OSError:
+            return False
+
+    def test_other_numbers_of_ranks_continue(self):
+        out = self.path("run")
+        process = start("train", **dict(LONG, output_dir=out))
+        wait_for_step(process, out, 10)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        run("train", ranks=3, **dict(LONG, output_dir=out))
+        for a, b in zip(losses(out), self.whole[1][0]):
+            self.assertLess(abs(a - b) / b, 1e-3)
+
+    def test_what_may_not_change(self):
+        out = self.path("run")
+        run("train", **dict(LONG, max_steps=6, output_dir=out))
+        for key, value in [("learning_rate", 2e-3), ("seed", 7), ("folds", 3), ("total_train_batch_size", 8),
+                           ("max_length", 32), ("loss_type", "mse")]:
+            done = run("train", code=2, **dict(LONG, max_steps=6, output_dir=out, **{key: value}))
+            self.assertIn(key, self.assertOneLine(done))
+        run("train", code=2, **dict(LONG, max_steps=6, output_dir=out, resume="never"))
+        run("train", **dict(LONG, max_steps=6, output_dir=out, per_device_train_batch_size=4, logging_steps=2))
+
+    def test_damaged_checkpoint_falls_back(self):
+        out = self.path("run")
+        process = start("train", **dict(LONG, output_dir=out))
+        wait_for_step(process, out, 20)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        last = os.path.join(out, "fold-0", "last.h5")
+        with open(last, "r+b") as f:
+            f.seek(os.path.getsize(last) // 2)
+            byte = f.read(1)
+            f.seek(-1, 1)
+            f.write(bytes([byte[0] ^ 16]))
+        done = run("train", **dict(LONG, output_dir=out))
+        self.assertIn("last.h5", done.stderr)
+        self.assertSameAsWhole(out, 1)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
