@@ -27,10 +27,12 @@ typedef struct fb3_rank_info {
 fb3_status fb3_comm_start(fb3_comm **comm, bool distributed, int64_t timeout_seconds);
 /* Ends MPI in order. NULL is fine. */
 void fb3_comm_finish(fb3_comm *comm);
-/* Ends every rank at once (MPI_Abort) with this exit code; the error line was printed before. Does not return. */
+/* Ends every rank at once (MPI_Abort) with this exit code, which the launcher passes on; the error line was printed
+ * before. No clean-up runs. Does not return. */
 void fb3_comm_abort(int code);
 
-/* Divides the node's cores among its ranks (sched_setaffinity, OpenMP threads) unless `keep` (DESIGN 5.8). */
+/* Divides the machine's cores among its ranks (sched_setaffinity, OpenMP threads) unless `keep` (DESIGN 5.8). A number
+ * of threads given by OMP_NUM_THREADS stands. Collective. */
 fb3_status fb3_comm_bind(fb3_comm *comm, bool keep);
 
 int fb3_comm_rank(const fb3_comm *comm);
@@ -51,7 +53,8 @@ fb3_status fb3_comm_max_int64(fb3_comm *comm, int64_t *x, int count, const char 
 /* root receives [sum of counts] from all, in rank order; counts [size] are known to all. Others pass all = NULL. */
 fb3_status fb3_comm_gather_floats(fb3_comm *comm, const float *mine, float *all, const int64_t *counts, int root,
                                   const char *what);
-/* Every rank gets the worst status of any rank, with its text: "rank 3: ...". Collective. */
+/* Every rank gets the worst status of any rank, with its text: "rank 3: ...". The worst is FB3_INPUT, then FB3_FAILED,
+ * then FB3_STOPPED; of equals that of the lowest rank. Collective. */
 fb3_status fb3_comm_agree(fb3_comm *comm, fb3_status mine, const char *what);
 /* FB3_FAILED naming a rank when `hex` (a sha256) is not the same on all ranks. Collective. */
 fb3_status fb3_comm_check_same(fb3_comm *comm, const char *hex, const char *what);

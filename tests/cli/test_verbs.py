@@ -107,6 +107,16 @@ class Verbs(ProgramTest):
         self.assertGreater(os.path.getsize(self.path("e.h5")), len(rows(TEST)) * 64 * 4)
         self.assertEqual([n for n in os.listdir(self.folder) if "tokens" in n], [])
 
+    def test_installed_tree_runs_from_anywhere(self):
+        subprocess.run(["cmake", "--install", os.path.dirname(PROGRAM), "--prefix", self.path("prefix")], check=True,
+                       capture_output=True)
+        os.rename(self.path("prefix"), self.path("moved"))
+        share = self.path("moved", "share", "fb3-dist")
+        done = subprocess.run([self.path("moved", "bin", "fb3-dist"), "configs/quickstart.yaml", "--max_steps", "2",
+                               "--output_dir", self.path("run")], cwd=share, env=environment(), capture_output=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(os.path.isfile(self.path("run", "summary.json")))
+
     def test_doctor_help_version(self):
         self.assertIn("onednn", run("doctor").stdout)
         text = run("--help").stdout

@@ -1,0 +1,196 @@
+/* Linear layers and GELU against double. The products' shapes cover one tile, many tiles, tiles cut over K, and edges
+ * that are no multiple of anything. */
+#include "support.h"
+#include <math.h>
+#include <stdlib.h>
+
+static double gelu(double x)
+{
+    return 0.5 * x * erfc(-x / sqrt(2.0));
+}
+static double gelu_slope(double x)
+{
+    return 0.5 * erfc(-x / sqrt(2.0)) + x * exp(-0.5 * x * x) / sqrt(2.0 * acos(-1.0));
+}
+
+typedef struct linear_case {
+    int T, I, O;
+    bool bias, accumulate;
+    buffer x, w, b, dy, y, pre, gelu_y, dx, dw, db;
+} linear_case;
+
+static fb3_status run(fb3_backend *be, void *context)
+{
+    linear_case *c = context;
+    const fb3_ops *ops = be->ops;
+    const float *b = c->bias ? c->b.data : NULL;
+    FB3_TRY(ops->linear_fwd(be, c->y.data, c->x.data, c->w.data, b, c->T, c->I, c->O));
+    FB3_TRY(ops->linear_gelu_fwd(be, c->gelu_y.data, c->pre.data, c->x.data, c->w.data, b, c->T, c->I, c->O));
+    FB3_TRY(ops->linear_bwd_input(be, c->dx.data, c->dy.data, c->w.data, c->T, c->I, c->O, c->accumulate));
+    return ops->linear_bwd_weight(be, c->dw.data, c->bias ? c->db.data : NULL, c->dy.data, c->x.data, c->T, c->I, c->O);
+}
+
+/* c [M,N] = start + a op b, where a(m,k) = a[m * am + k * ak] and so on. */
+static double *product(const buffer *start, const buffer *a, int am, int ak, const buffer *b, int bk, int bn, int M,
+                       int N, int K)
+{
+    double *c = zeros((int64_t)M * N);
+    for (int m = 0; m < M; m++)
+        for (int n = 0; n < N; n++) {
+            double sum = start ? (double)start->start[(int64_t)m * N + n] : 0.0;
+            for (int k = 0; k < K; k++)
+                sum += (double)a->data[(int64_t)m * am + (int64_t)k * ak] *
+                       (double)b->data[(int64_t)k * bk + (int64_t)n * bn];
+            c[(int64_t)m * N + n] = sum;
+        }
+    return c;
+}
+
+/* A sum of K products is off by about sqrt(K) roundings of 6e-8 of its size. */
+static double tolerance(int K)
+{
+    return 2e-7 + 4e-8 * sqrt((double)K);
+}
+
+static void check(void *context)
+{
+    linear_case *c = context;
+    int T = c->T, I = c->I, O = c->O;
+    double *y = product(NULL, &c->x, I, 1, &c->w, 1, I, T, O, I);
+    for (int64_t i = 0; i < (int64_t)T * O; i++) y[i] += c->bias ? (double)c->b.data[i % O] : 0.0;
+    expect_close("y", &c->y, y, tolerance(I));
+    expect_close("pre", &c->pre, y, tolerance(I));
+    for (int64_t i = 0; i < (int64_t)T * O; i++) y[i] = gelu(y[i]);
+    expect_close("gelu y", &c->gelu_y, y, tolerance(I));
+    double *dx = product(c->accumulate ? &c->dx : NULL, &c->dy, O, 1, &c->w, I, 1, T, I, O);
+    double *dw = product(&c->dw, &c->dy, 1, O, &c->x, I, 1, O, I, T);
+    expect_close("dx", &c->dx, dx, tolerance(O));
+    expect_close("dw", &c->dw, dw, tolerance(T));
+    double *db = zeros(O);
+    for (int o = 0; o < O; o++) {
+        db[o] = (double)c->db.start[o];
+        for (int t = 0; t < T && c->bias; t++) db[o] += (double)c->dy.data[(int64_t)t * O + o];
+    }
+    expect_close("db", &c->db, db, tolerance(T));
+    free(y), free(dx), free(dw), free(db);
+}
+
+static void compare(int T, int I, int O, bool bias, bool accumulate)
+{
+    int64_t x = (int64_t)T * I, y = (int64_t)T * O, w = (int64_t)O * I;
+    linear_case c = {.T = T,
+                     .I = I,
+                     .O = O,
+                     .bias = bias,
+                     .accumulate = accumulate,
+                     .x = buffer_random(x),
+                     .w = buffer_random(w),
+                     .b = buffer_random(O),
+                     .dy = buffer_random(y),
+                     .y = buffer_output(y),
+                     .pre = buffer_output(y),
+                     .gelu_y = buffer_output(y),
+                     .dx = accumulate ? buffer_random(x) : buffer_output(x),
+                     .dw = buffer_random(w),
+                     .db = buffer_random(O)};
+    run_case(&(op_case){
+        .run = run, .check = check, .context = &c, .outputs = {&c.y, &c.pre, &c.gelu_y, &c.dx, &c.dw, &c.db}});
+    buffer *all[] = {&c.x, &c.w, &c.b, &c.dy, &c.y, &c.pre, &c.gelu_y, &c.dx, &c.dw, &c.db};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) buffer_free(all[i]);
+}
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    compare(1, 1, 1, true, false);
+    compare(1, 17, 3, false, true);
+    compare(5, 64, 33, true, true);
+    compare(130, 48, 200, true, false);
+    compare(67, 129, 401, false, false);
+}
+static void test_many_tiles(void **state)
+{
+    (void)state, compare(1701, 65, 403, true, true);
+}
+static void test_long_sums(void **state)
+{
+    (void)state;
+    compare(3001, 40, 24, true, false); /* weight gradient: K = 3001 in parts */
+    compare(20, 3000, 40, true, true);  /* forward: K = 3000 in parts, with the epilogue after them */
+}
+/* No rows: weight gradients stay what they were, even where nothing else exists. */
+static void test_empty(void **state)
+{
+    (void)state;
+    compare(0, 16, 8, true, false);
+    compare(0, 16, 8, false, true);
+}
+
+/* --- GELU -----------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct gelu_case {
+    buffer pre, dy, y, dpre;
+    bool in_place;
+} gelu_case;
+
+static fb3_status run_gelu(fb3_backend *be, void *context)
+{
+    gelu_case *c = context;
+    const float *dy = c->in_place ? c->dpre.data : c->dy.data;
+    return be->ops->gelu_bwd(be, c->dpre.data, c->y.data, dy, c->pre.data, c->pre.n);
+}
+
+/* Absolute: Phi to 1.5e-7, so x Phi to that times max(|x|, 1). */
+static void check_gelu(void *context)
+{
+    gelu_case *c = context;
+    for (int64_t i = 0; i < c->pre.n; i++) {
+        double x = (double)c->pre.data[i], dy = (double)c->dy.data[i], scale = 1.5e-7 * fmax(fabs(x), 1.0);
+        if (fabs((double)c->y.data[i] - gelu(x)) > scale)
+            fail_msg("gelu(%g) is %.9g, not %.9g", x, (double)c->y.data[i], gelu(x));
+        if (fabs((double)c->dpre.data[i] - dy * gelu_slope(x)) > 2.0 * scale * fabs(dy) + 1e-30)
+            fail_msg("gelu'(%g) * %g is %.9g, not %.9g", x, dy, (double)c->dpre.data[i], dy * gelu_slope(x));
+    }
+}
+
+static void test_gelu(void **state)
+{
+    (void)state;
+    const int64_t sizes[] = {0, 1, 15, 16, 20001};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int in_place = 0; in_place < 2; in_place++) {
+            int64_t n = sizes[s];
+            gelu_case c = {
+                .pre = buffer_output(n), .dy = buffer_random(n), .y = buffer_output(n), .in_place = in_place == 1};
+            c.dpre = c.in_place ? buffer_copy(&c.dy) : buffer_output(n);
+            for (int64_t i = 0; i < n; i++) /* -20 .. 20, and 0 */
+                c.pre.data[i] = c.pre.start[i] = (float)(i - n / 2) * 40.0f / (float)n;
+            if (n > 20) {
+                c.pre.data[0] = -1e30f;
+                c.pre.data[1] = 1e30f;
+                c.pre.data[2] = -0.0f;
+                c.pre.data[3] = 1e-30f;
+            }
+            run_case(&(op_case){.run = run_gelu, .check = check_gelu, .context = &c, .outputs = {&c.y, &c.dpre}});
+            buffer_free(&c.pre), buffer_free(&c.dy), buffer_free(&c.y), buffer_free(&c.dpre);
+        }
+}
+
+/* The references' own slopes, against differences. */
+static void test_reference_gradient(void **state)
+{
+    (void)state;
+    const double step = 1e-5;
+    for (double x = -6.0; x <= 6.0; x += 0.37)
+        assert_true(fabs((gelu(x + step) - gelu(x - step)) / (2.0 * step) - gelu_slope(x)) < 1e-9);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shapes), cmocka_unit_test(test_many_tiles), cmocka_unit_test(test_long_sums),
+        cmocka_unit_test(test_empty),  cmocka_unit_test(test_gelu),       cmocka_unit_test(test_reference_gradient),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
