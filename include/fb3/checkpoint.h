@@ -37,12 +37,14 @@ typedef struct fb3_checkpoint_state {
 void fb3_checkpoint_state_free(fb3_checkpoint_state *state); /* frees what it owns */
 
 /* Writes atomically. `m`, `v` are arenas on the host, or both NULL (weights only). `word_full` in weights is up to
- * date. `active_ids` [A]. When `previous` is not NULL, an existing complete `path` is first renamed (with its hash
- * file) to `previous`. */
+ * date. `active_ids` [A]. When `previous` is not NULL, what `path` was becomes `previous` (with its hash file), in an
+ * order that leaves a complete checkpoint at every instant (src/io/checkpoint_hash.c). */
 fb3_status fb3_checkpoint_write(const char *path, const char *previous, const fb3_param_table *table,
                                 const fb3_weights *weights, const float *m, const float *v, const uint32_t *active_ids,
                                 const void *spm, size_t spm_bytes, const fb3_checkpoint_state *state);
 
+/* Gives the checkpoint `path` a second name (a hard link, so it takes no space), with hash files of its own. */
+fb3_status fb3_checkpoint_link(const char *path, const char *second);
 /* Removes a checkpoint with its hash files, if it is there. Cannot fail: what is left over is harmless. */
 void fb3_checkpoint_remove(const char *path);
 

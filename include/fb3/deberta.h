@@ -57,7 +57,8 @@ void fb3_loss_coefficients(fb3_loss_kind kind, const double *sums, int64_t sampl
 fb3_status fb3_deberta_backward(fb3_deberta *model, fb3_loss_kind kind, float beta, const float *coefficient_host,
                                 const fb3_model_hooks *hooks);
 
-/* Bytes that create() would take for activations and workspace, for --dry_run. */
+/* Bytes that create() would take for the batch, activations and their gradients, for --dry_run. The arenas and the
+ * backend's own workspace (ops->reserve) come on top. */
 size_t fb3_deberta_memory(const fb3_param_table *table, const fb3_limits *limits, fb3_dtype act, bool training);
 
 /* Dropout sites: the `site` counter of each place. */

@@ -225,6 +225,25 @@ done:
     return status;
 }
 
+fb3_status fb3_checkpoint_link(const char *path, const char *second)
+{
+    fb3_status status = FB3_OK;
+    fb3_hashes hashes = {0};
+    char *temporary = fb3_file_temporary(second);
+    FB3_REQUIRE_GOTO(temporary, done, FB3_FAILED, "out of memory to link %s", path);
+    FB3_TRY_GOTO(fb3_hashes_find(&hashes, path), done);
+    FB3_TRY_GOTO(write_hashes(second, &hashes), done);
+    (void)unlink(temporary);
+    FB3_REQUIRE_GOTO(link(path, temporary) == 0, done, FB3_FAILED,
+                     "cannot link %s to %s: %s; without hard links only save_total_limit: 1 works", path, second,
+                     strerror(errno));
+    status = fb3_file_publish(temporary, second);
+done:
+    fb3_hashes_free(&hashes);
+    free(temporary);
+    return status;
+}
+
 void fb3_checkpoint_remove(const char *path)
 {
     const fb3_hashes none = {0};

@@ -3,6 +3,7 @@
  * storage of its own. libzip makes the archive and reads each storage, a block at a time, when it closes it; all
  * members are stored, and ZIP64 where they need it. */
 #include "export_weights.h"
+#include "tensor_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -92,14 +93,15 @@ static void put_storage(FILE *out, const char *type, int key, int64_t elements)
 /* torch._utils._rebuild_tensor_v2(storage, 0, shape, strides, requires_grad=False, backward_hooks=OrderedDict()) */
 static void put_tensor(FILE *out, const fb3_param *param, const char *type, int key)
 {
-    int64_t shape[2], rows_stride[2] = {param->cols, 1}, vector_stride[1] = {1};
+    int64_t shape[2], stride[2] = {0};
     int dims = fb3_export_shape(param, shape);
+    fb3_shape_strides(dims, shape, stride);
     put_global(out, "torch._utils", "_rebuild_tensor_v2");
     fputc('(', out); /* MARK */
     put_storage(out, type, key, fb3_export_elements(param));
     put_integer(out, 0);
     put_tuple(out, shape, dims);
-    put_tuple(out, dims == 2 ? rows_stride : vector_stride, dims);
+    put_tuple(out, stride, dims);
     fputc(0x89, out); /* NEWFALSE */
     put_ordered_dict(out);
     fputs("tR", out); /* TUPLE REDUCE */

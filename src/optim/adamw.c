@@ -17,7 +17,7 @@ struct fb3_optimizer {
     fb3_arenas arenas;
     fb3_adamw_segment *segments_host, *segments; // [count]
     int count;
-    float beta1, beta2, eps, max_norm;
+    double beta1, beta2, eps, max_norm;
     double *sum_squares; // the backend's memory
     double norm;         // of the gradient that the next step takes
     fb3_adamw_segment word;
@@ -52,10 +52,10 @@ fb3_status fb3_optimizer_create(fb3_optimizer **optimizer, fb3_backend *backend,
     o->be = backend;
     o->table = table;
     o->arenas = *arenas;
-    o->beta1 = (float)config->adam_beta1;
-    o->beta2 = (float)config->adam_beta2;
-    o->eps = (float)config->adam_epsilon;
-    o->max_norm = (float)config->max_grad_norm;
+    o->beta1 = config->adam_beta1;
+    o->beta2 = config->adam_beta2;
+    o->eps = config->adam_epsilon;
+    o->max_norm = config->max_grad_norm;
     FB3_TRY_GOTO(fb3_param_segments(table, (float)config->weight_decay, &o->segments_host, &o->count), failed);
     FB3_TRY_GOTO(upload_segments(o), failed);
     FB3_TRY_GOTO(backend->ops->alloc(backend, &memory, sizeof *o->sum_squares), failed);
@@ -108,14 +108,12 @@ static fb3_status record_inactive(fb3_optimizer *o, float factor)
 fb3_status fb3_optimizer_step(fb3_optimizer *o, double lr, int64_t update)
 {
     const fb3_adamw args = {
-        .lr = (float)lr,
+        .lr = lr,
         .beta1 = o->beta1,
         .beta2 = o->beta2,
         .eps = o->eps,
-        // In double, because 1 - beta^t cancels for small t, but of the same betas that weigh the moments, so that the
-        // weights of a corrected moment add up to one.
-        .correction1 = (float)(1.0 - pow((double)o->beta1, (double)update)),
-        .correction2 = (float)(1.0 - pow((double)o->beta2, (double)update)),
+        .correction1 = 1.0 - pow(o->beta1, (double)update),
+        .correction2 = 1.0 - pow(o->beta2, (double)update),
         .max_norm = o->max_norm,
     };
     // The operation refuses a gradient that is not finite, so the inactive rows must not move either.

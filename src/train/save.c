@@ -5,11 +5,14 @@
 #include "fb3/file.h"
 #include "fb3/log.h"
 
-#include <jansson.h>
-#include <math.h>
+#include <dirent.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+/* What save_total_limit counts, as Hugging Face's checkpoint-<step> folders. */
+#define HISTORY_NAME "checkpoint-%lld.h5"
 
 /* What the I/O worker is asked to write. */
 typedef struct save_request {
@@ -82,9 +85,52 @@ static fb3_status save(fb3_fold_run *f, const char *name, const char *previous_n
     return fb3_comm_agree(f->run->session->comm, mine, "writing a checkpoint");
 }
 
+/* Removes checkpoint-<step>.h5 files of this fold, oldest first, until `limit` are left. */
+static fb3_status trim_history(const fb3_fold_run *f, int64_t limit)
+{
+    char *folder = fb3_run_fold_path(f->run, f->fold, NULL);
+    FB3_REQUIRE(folder, FB3_FAILED, "out of memory");
+    for (;;) {
+        int64_t count = 0;
+        long long oldest = LLONG_MAX;
+        DIR *entries = opendir(folder);
+        for (struct dirent *entry; entries && (entry = readdir(entries));) {
+            long long step;
+            int end = 0;
+            if (sscanf(entry->d_name, HISTORY_NAME "%n", &step, &end) < 1 || end == 0 || entry->d_name[end]) continue;
+            count++;
+            if (step < oldest) oldest = step;
+        }
+        if (entries) closedir(entries);
+        char *path = count > limit ? fb3_format("%s/" HISTORY_NAME, folder, oldest) : NULL;
+        if (!path) break;
+        fb3_checkpoint_remove(path);
+        free(path);
+    }
+    free(folder);
+    return FB3_OK;
+}
+
+/* save_total_limit above 1: last.h5 keeps a second name by its step, so that older ones stay when it is replaced. */
+static fb3_status keep_history(const fb3_fold_run *f)
+{
+    int64_t limit = f->run->config->save_total_limit;
+    if (!f->is_writer || limit <= 1) return FB3_OK;
+    char *last = fb3_run_fold_path(f->run, f->fold, "last.h5"),
+         *name = fb3_format(HISTORY_NAME, (long long)f->state.step);
+    char *second = name ? fb3_run_fold_path(f->run, f->fold, name) : NULL;
+    fb3_status status = last && second ? fb3_checkpoint_link(last, second) : fb3_fail(FB3_FAILED, "out of memory");
+    free(last);
+    free(name);
+    free(second);
+    FB3_TRY(status);
+    return trim_history(f, limit);
+}
+
 fb3_status fb3_fold_save_last(fb3_fold_run *f, bool optimizer)
 {
-    return save(f, "last.h5", "previous.h5", optimizer);
+    FB3_TRY(save(f, "last.h5", "previous.h5", optimizer));
+    return fb3_comm_agree(f->run->session->comm, keep_history(f), "keeping older checkpoints");
 }
 fb3_status fb3_fold_save_best(fb3_fold_run *f)
 {

@@ -173,6 +173,14 @@ class Options(ProgramTest):
         best = evaluations.index(min(evaluations))
         self.assertEqual(len(evaluations), best + 3)
 
+    def test_save_total_limit(self):
+        run("train", **dict(TINY, max_steps=8, save_strategy="steps", save_steps=1, save_total_limit=3,
+                            eval_strategy="no", output_dir=self.path("run")))
+        names = [n for n in os.listdir(self.path("run", "fold-0")) if n.startswith("checkpoint-")]
+        self.assertEqual(sorted(n for n in names if n.endswith(".h5")), ["checkpoint-%d.h5" % s for s in (5, 6, 7)])
+        self.assertEqual(len(names), 6)  # each with its hash file
+        run("predict", self.path("run", "fold-0", "checkpoint-6.h5"), test_file=TEST, output_file=self.path("s.csv"))
+
     def test_dry_run_leaves_no_run(self):
         done = run("train", **dict(TINY, dry_run=True, output_dir=self.path("run")))
         self.assertIn("memory per rank", done.stdout)

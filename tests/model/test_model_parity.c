@@ -1,0 +1,127 @@
+/* The model against PyTorch in float64: predictions, loss and every named gradient of small random models
+ * (golden/parity.json; its "dropout" case uses the very masks that Philox gives). */
+#include "model/fixture.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* A gradient that is zero by algebra (a sequence of one token has one possible attention) is only rounding on both
+ * sides; it is compared with the model's largest gradient instead of its own. */
+static const double zero_by_algebra = 1e-12, zero_tolerance = 1e-6;
+
+static const double prediction_tolerance = 1e-5, gradient_tolerance = 1e-4, loss_tolerance = 1e-5;
+
+static double check_predictions(const fixture_replica *r, const fixture_case *c, const json_t *golden)
+{
+    const json_t *expected = json_object_get(golden, "pred");
+    const size_t count = (size_t)c->sequences * (size_t)c->targets;
+    float *pred = calloc(count, sizeof *pred);
+    double worst = 0, largest = 0;
+    assert_int_equal(json_array_size(expected), count);
+    must(fb3_deberta_predictions(r->model, pred));
+    for (size_t i = 0; i < count; i++) {
+        double value = json_number_value(json_array_get(expected, i));
+        worst = fmax(worst, isfinite(pred[i]) ? fabs(pred[i] - value) : INFINITY);
+        largest = fmax(largest, fabs(value));
+    }
+    free(pred);
+    assert_true(worst / largest < prediction_tolerance);
+    return worst / largest;
+}
+
+static double largest_of(const json_t *tensor)
+{
+    return json_number_value(json_object_get(tensor, "max"));
+}
+
+static double check_gradient(const float *grad, const fb3_param *param, const json_t *tensor, double model_largest)
+{
+    const json_t *expected = json_object_get(tensor, "sketch");
+    const double largest = largest_of(tensor);
+    const size_t size = (size_t)fixture_sketch_size(param->count);
+    double *sketch = calloc(size, sizeof *sketch), worst = 0;
+    assert_int_equal(json_array_size(expected), size);
+    fixture_sketch(sketch, grad + param->offset, param->count);
+    for (size_t i = 0; i < size; i++) {
+        double difference = fabs(sketch[i] - json_number_value(json_array_get(expected, i)));
+        worst = fmax(worst, isfinite(sketch[i]) ? difference : INFINITY);
+    }
+    free(sketch);
+    if (largest < zero_by_algebra * model_largest) {
+        assert_true(worst < zero_tolerance * model_largest);
+        return 0;
+    }
+    if (!(worst / largest < gradient_tolerance))
+        fail_msg("gradient of %s is off by %g of its largest element %g", param->name, worst / largest, largest);
+    return worst / largest;
+}
+
+static void check_case(const char *backend_name, const json_t *golden)
+{
+    fixture_case c;
+    fixture_case_read(&c, json_object_get(golden, "case"));
+    fb3_backend *be = fixture_backend(backend_name);
+    fixture_replica r = fixture_replica_make(be, &c, true);
+    fb3_batch *batch = fixture_batch(&c, 0, 0, c.sequences);
+    double sums[FB3_LOSS_SUMS(FB3_MAX_TARGETS)] = {0};
+    float coefficient[FB3_MAX_TARGETS];
+
+    must(fb3_deberta_load(r.model, batch));
+    must(fb3_deberta_forward(r.model, &c.rates, c.key, c.step));
+    double worst_prediction = check_predictions(&r, &c, golden);
+    must(fb3_deberta_loss(r.model, c.loss, c.beta, sums));
+    double expected = json_number_value(json_object_get(golden, "loss"));
+    double loss = fb3_loss_value(c.loss, sums, c.sequences, c.targets);
+    assert_true(fabs(loss - expected) < loss_tolerance * expected);
+
+    fb3_loss_coefficients(c.loss, sums, c.sequences, c.targets, coefficient);
+    must(fb3_deberta_backward(r.model, c.loss, c.beta, coefficient, NULL));
+    float *grad = fixture_gradients(&r);
+    const json_t *tensors = json_object_get(golden, "tensors");
+    double worst_gradient = 0, model_largest = 0;
+    size_t k;
+    const json_t *item;
+    json_array_foreach(tensors, k, item)
+    {
+        model_largest = fmax(model_largest, largest_of(item));
+    }
+    assert_int_equal(json_array_size(tensors), r.table->count);
+    for (int i = 0; i < r.table->count; i++) {
+        const json_t *tensor = json_array_get(tensors, (size_t)i);
+        const fb3_param *param = fb3_param_by_name(r.table, json_string_value(json_object_get(tensor, "name")));
+        assert_non_null(param);
+        worst_gradient = fmax(worst_gradient, check_gradient(grad, param, tensor, model_largest));
+    }
+    print_message("%-6s %-24s predictions %.1e  gradients %.1e\n", backend_name,
+                  json_string_value(json_object_get(golden, "name")), worst_prediction, worst_gradient);
+    free(grad);
+    fixture_batch_free(batch);
+    fixture_replica_free(&r);
+    fixture_backend_close(be);
+}
+
+static void test_parity_with_pytorch(void **state)
+{
+    (void)state;
+    json_t *cases = fixture_golden("model", "parity.json");
+    size_t i;
+    const json_t *golden;
+    assert_true(json_array_size(cases) > 0);
+    for (int b = 0; b < fixture_backend_count; b++) json_array_foreach(cases, i, golden)
+        {
+            check_case(fixture_backends[b], golden);
+        }
+    json_decref(cases);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parity_with_pytorch)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
