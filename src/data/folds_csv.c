@@ -50,7 +50,7 @@ static fb3_status make_index(id_index *index, const fb3_dataset *dataset)
         char shown[FB3_SHOWN_BYTES];
         int32_t *slot = find_slot(index, index->ids.item[row]);
         FB3_REQUIRE(*slot < 0, FB3_INPUT, "%s has the id %s twice; prepare the data set again", dataset->file->path,
-                    fb3_field_shown(index->ids.item[row], shown));
+                    fb3_shown(shown, index->ids.item[row], strlen(index->ids.item[row])));
         *slot = (int32_t)row;
     }
     return FB3_OK;
@@ -63,12 +63,12 @@ static fb3_status take_record(int8_t *fold, const fb3_csv *csv, int id_column, i
     char shown[FB3_SHOWN_BYTES];
     int32_t row = *find_slot(index, id);
     FB3_REQUIRE(row >= 0, FB3_INPUT, "%s, row %lld (line %lld): the id %s is not in the data set; remove the row",
-                fb3_csv_path(csv), record, line, fb3_field_shown(id, shown));
+                fb3_csv_path(csv), record, line, fb3_shown(shown, id, strlen(id)));
     FB3_REQUIRE(fold[row] == NOT_SEEN, FB3_INPUT, "%s, row %lld (line %lld): the id %s occurs a second time; remove it",
-                fb3_csv_path(csv), record, line, fb3_field_shown(id, shown));
+                fb3_csv_path(csv), record, line, fb3_shown(shown, id, strlen(id)));
     FB3_REQUIRE(fb3_parse_fold(text, &fold[row]), FB3_INPUT,
                 "%s, row %lld (line %lld): \"%s\" is not a fold; folds are whole numbers from 0 to %d",
-                fb3_csv_path(csv), record, line, fb3_field_shown(text, shown), FB3_MAX_FOLDS - 1);
+                fb3_csv_path(csv), record, line, fb3_shown(shown, text, strlen(text)), FB3_MAX_FOLDS - 1);
     return FB3_OK;
 }
 
@@ -117,7 +117,7 @@ fb3_status fb3_folds_read_csv(int8_t *fold, const char *path, const char *id_col
     for (int64_t row = 0; row < dataset->n; row++) {
         FB3_REQUIRE_GOTO(fold[row] != NOT_SEEN, done, FB3_INPUT,
                          "%s has no row for the id %s of the data set; give every id a fold", path,
-                         fb3_field_shown(index.ids.item[row], shown));
+                         fb3_shown(shown, index.ids.item[row], strlen(index.ids.item[row])));
     }
     FB3_TRY_GOTO(fb3_folds_count(fold, dataset->n, path, k), done);
 done:

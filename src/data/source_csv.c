@@ -11,22 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHOWN_MAX = FB3_SHOWN_BYTES - (int)sizeof "..." };
 static const float LOWEST_SCORE = 1.0f, HIGHEST_SCORE = 5.0f; /* of the competition; others only cause a warning */
-
-const char *fb3_field_shown(const char *field, char text[FB3_SHOWN_BYTES])
-{
-    size_t bytes = strnlen(field, SHOWN_MAX + 1);
-    bool cut = bytes > SHOWN_MAX;
-    if (cut) bytes = SHOWN_MAX;
-    while (cut && bytes > 0 && ((unsigned char)field[bytes] & 0xC0) == 0x80) bytes--;
-    memcpy(text, field, bytes);
-    strcpy(text + bytes, cut ? "..." : "");
-    for (char *c = text; *c; c++) {
-        if ((unsigned char)*c < ' ') *c = ' ';
-    }
-    return text;
-}
 
 static fb3_status fail_at(const fb3_source *source, int column, const char *what)
 {
@@ -34,7 +19,7 @@ static fb3_status fail_at(const fb3_source *source, int column, const char *what
     const char *field = fb3_csv_field(source->csv, column, NULL);
     return fb3_fail(FB3_INPUT, "%s, row %lld (line %lld), column %s: \"%s\" %s", fb3_csv_path(source->csv),
                     (long long)fb3_csv_record(source->csv), (long long)fb3_csv_line(source->csv),
-                    fb3_csv_column_name(source->csv, column), fb3_field_shown(field, text), what);
+                    fb3_csv_column_name(source->csv, column), fb3_shown(text, field, strlen(field)), what);
 }
 
 /* A decimal number and nothing else; strtod alone would also take hexadecimal ones, "nan" and "inf". */
@@ -159,7 +144,7 @@ static fb3_status check_id(const fb3_source *source, const fb3_dataset_options *
     FB3_REQUIRE(earlier == 0, FB3_INPUT,
                 "%s: rows %lld and %lld (line %lld) have the same id %s in column %s; ids must differ",
                 fb3_csv_path(source->csv), (long long)earlier, (long long)source->rows,
-                (long long)fb3_csv_line(source->csv), fb3_field_shown(row->id, text), options->id_column);
+                (long long)fb3_csv_line(source->csv), fb3_shown(text, row->id, strlen(row->id)), options->id_column);
     return FB3_OK;
 }
 

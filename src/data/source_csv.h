@@ -4,6 +4,7 @@
 
 #include "fb3/csv.h"
 #include "fb3/dataset.h"
+#include "fb3/utf8.h"
 
 typedef struct fb3_source {
     fb3_csv *csv;
@@ -27,11 +28,6 @@ void fb3_source_close(fb3_source *source);
 
 /* *more is false behind the last row (or the limit). FB3_INPUT with row, line and column. */
 fb3_status fb3_source_next(fb3_source *source, fb3_source_row *row, bool *more);
-
-/* The start of a field as a piece of a one-line message: control characters become spaces, a cut falls between UTF-8
- * characters. Returns `text`. */
-enum { FB3_SHOWN_BYTES = 44 };
-const char *fb3_field_shown(const char *field, char text[FB3_SHOWN_BYTES]);
 
 /* A fold number, "2" or, as pandas writes it beside missing values, "2.0": 0..FB3_MAX_FOLDS-1. */
 bool fb3_parse_fold(const char *text, int8_t *fold);

@@ -21,17 +21,6 @@ enum {
 
 static const char LFS_POINTER[] = "version https://git-lfs.github.com/spec/";
 
-const char *fb3_shown(char shown[FB3_SHOWN_BYTES], const void *text, size_t bytes)
-{
-    size_t length = strnlen(text, bytes < FB3_SHOWN_BYTES ? bytes : FB3_SHOWN_BYTES - 1);
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = ((const unsigned char *)text)[i];
-        shown[i] = isascii(c) && isprint(c) ? (char)c : '?';
-    }
-    shown[length] = 0;
-    return shown;
-}
-
 bool fb3_shape_elements(int dims, const int64_t *shape, int64_t *elements)
 {
     *elements = 1;

@@ -3,11 +3,11 @@
 #define FB3_IO_TENSOR_FILE_H
 
 #include "fb3/hf_dir.h"
+#include "fb3/utf8.h"
 
 enum {
     FB3_TENSORS_MAX = 1 << 16, /* in a file; a DeBERTa has some hundreds */
     FB3_TENSOR_NAME_MAX = 255,
-    FB3_SHOWN_BYTES = 64,
 };
 
 /* Opens `path` for pread; no tensors yet. FB3_INPUT when it is not a regular file, or a Git LFS pointer to one. */
@@ -24,8 +24,5 @@ fb3_status fb3_tensor_file_pread(const fb3_tensor_file *file, int64_t offset, vo
 bool fb3_shape_elements(int dims, const int64_t *shape, int64_t *elements);
 /* Row-major strides of the shape. */
 void fb3_shape_strides(int dims, const int64_t *shape, int64_t *stride);
-
-/* A text of the file as a message may show it: shortened, what is not printable ASCII replaced by '?'. */
-const char *fb3_shown(char shown[FB3_SHOWN_BYTES], const void *text, size_t bytes);
 
 #endif

@@ -11,7 +11,7 @@
 #include "fb3/csv.h"
 
 #include "buffer.h"
-#include "utf8.h"
+#include "fb3/utf8.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * a rule looks back at lies in the cluster itself, so a few words of state are enough. */
 #include "grapheme.h"
 
-#include "utf8.h"
+#include "fb3/utf8.h"
 
 #include <stdbool.h>
 

@@ -12,7 +12,7 @@
 #include "normalizer.h"
 
 #include "grapheme.h"
-#include "utf8.h"
+#include "fb3/utf8.h"
 
 #include <stdbool.h>
 #include <stdlib.h>

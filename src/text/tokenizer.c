@@ -13,7 +13,7 @@
 #include "tokenizer_parts.h"
 
 #include "fb3/file.h"
-#include "utf8.h"
+#include "fb3/utf8.h"
 
 #include <assert.h>
 #include <jansson.h>

@@ -8,7 +8,7 @@
  * begin a text are found by narrowing a range of the list, one byte at a time. */
 #include "unigram.h"
 
-#include "utf8.h"
+#include "fb3/utf8.h"
 
 #include <stdbool.h>
 #include <stdlib.h>

@@ -41,7 +41,7 @@ static void test_bad_csv(void **state)
         {HEAD "1,x,1.5.5,2\n", "column a: \"1.5.5\" is not a finite number"},
         {HEAD "1,x,\"3,5\",2\n", "column a: \"3,5\" is not a finite number"},
         {HEAD "1,x, ,2\n", "column a: \" \" is not a finite number"},
-        {HEAD "1,x,\"1\n2\",2\n", "column a: \"1 2\" is not a finite number"},
+        {HEAD "1,x,\"1\n2\",2\n", "column a: \"1?2\" is not a finite number"},
         {HEAD ",x,1,2\n", "row 1 (line 2), column text_id: \"\" is an empty id"},
         {HEAD "1,x,1,2\n2,y,1,2\n1,z,1,2\n", "rows 1 and 3 (line 4) have the same id 1 in column text_id"},
         {HEAD "1,x,1,2\n2," UNTOKENISABLE ",1,2\n", "row 2: no token for this"},

@@ -1,6 +1,9 @@
 /* Strict UTF-8 by the table of well-formed byte sequences (Unicode 16.0, table 3-7): the first byte gives the length
  * and, where an overlong form, a surrogate or a value above U+10FFFF is possible, a narrower range for the second. */
-#include "utf8.h"
+#include "fb3/utf8.h"
+
+#include <stdbool.h>
+#include <string.h>
 
 static const struct lead {
     uint8_t first, last;  /* lead bytes */
@@ -52,4 +55,34 @@ int fb3_utf8_length(char byte)
 {
     uint8_t lead = (uint8_t)byte;
     return lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+}
+
+/* The character at the start of `text` as it is shown: itself, or one '?'. Returns its length in `text`. */
+static size_t shown_character(const char *text, size_t bytes, const char **as, size_t *as_bytes)
+{
+    enum { DELETE = 0x7F };
+    uint32_t code = 0;
+    size_t size = (size_t)fb3_utf8_decode(text, bytes, &code);
+    bool printable = size > 0 && code >= ' ' && code != DELETE;
+    *as = printable ? text : "?";
+    *as_bytes = printable ? size : 1;
+    return size > 0 ? size : 1;
+}
+
+const char *fb3_shown(char shown[FB3_SHOWN_BYTES], const void *text, size_t bytes)
+{
+    static const char cut[] = "...";
+    const char *from = text, *as;
+    size_t length = strnlen(from, bytes), used = 0, room_for_cut = 0, as_bytes;
+    for (size_t at = 0; at < length; used += as_bytes) {
+        at += shown_character(from + at, length - at, &as, &as_bytes);
+        if (used + as_bytes > FB3_SHOWN_BYTES - 1) {
+            memcpy(shown + room_for_cut, cut, sizeof cut);
+            return shown;
+        }
+        memcpy(shown + used, as, as_bytes);
+        if (used + as_bytes + sizeof cut <= FB3_SHOWN_BYTES) room_for_cut = used + as_bytes;
+    }
+    shown[used] = 0;
+    return shown;
 }
