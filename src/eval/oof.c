@@ -209,7 +209,7 @@ fb3_status fb3_oof_mean_predictor(fb3_scores *scores, const fb3_oof *oof, int fo
         }
     }
     for (int64_t i = 0; i < oof->n; i++) {
-        int f = oof->fold[i];
+        uint8_t f = (uint8_t)oof->fold[i];
         int64_t others = oof->n - count[f];
         bool single = folds == 1 || others == 0;
         for (int y = 0; y < targets; y++) {

@@ -5,6 +5,7 @@
  * without being told. */
 #include "fb3/train.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +30,7 @@ static fb3_status sort_by_length(share *s, const fb3_dataset *dataset, const int
 {
     int longest = dataset->max_length;
     int64_t *start = calloc((size_t)longest + 2, sizeof *start);
-    s->position = malloc((size_t)(s->n > 0 ? s->n : 1) * sizeof *s->position);
+    s->position = calloc((size_t)(s->n > 0 ? s->n : 1), sizeof *s->position);
     if (!start || !s->position) {
         free(start);
         return fb3_fail(FB3_FAILED, "out of memory for the evaluation of %lld samples", (long long)s->n);
@@ -135,6 +136,7 @@ fb3_status fb3_evaluate_rows(fb3_replica *replica, const fb3_dataset *dataset, c
     FB3_TRY_GOTO(predict_share(replica, dataset, vocabulary, rows, &s, my_pred, my_pooled), done);
 done:
     status = fb3_comm_agree(session->comm, status, "evaluation");
+    assert(status != FB3_OK || s.position);
     if (status == FB3_OK) status = gather(session->comm, &s, my_pred, targets, pred);
     if (status == FB3_OK && pooled) status = gather(session->comm, &s, my_pooled, hidden, pooled);
     free(s.position);

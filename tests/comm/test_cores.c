@@ -140,7 +140,7 @@ static void reads_cpu_limits(void **state)
         {"1e300 1e-300\n", NULL, NULL, INT_MAX},
         {NULL, "100000\n", NULL, INT_MAX},
     };
-    char mount[] = "/tmp/fb3-cgroup-XXXXXX";
+    char mount[] = "fb3-cgroup-XXXXXX";
     assert_non_null(mkdtemp(mount));
     char inner[sizeof mount + 8], command[64];
     snprintf(inner, sizeof inner, "%s/job", mount);
