@@ -210,15 +210,15 @@ done:
     return status;
 }
 
-/* A JSON object from a file of the directory. Caller frees *root. */
-static fb3_status read_object(const char *path, size_t limit, json_t **root)
+/* A JSON object from a file of the directory; `flags` are jansson's. Caller frees *root. */
+static fb3_status read_object(const char *path, size_t limit, size_t flags, json_t **root)
 {
     char *text = NULL, shown[FB3_SHOWN_BYTES];
     size_t bytes = 0;
     json_error_t error;
     *root = NULL;
     FB3_TRY(fb3_file_read(path, limit, &text, &bytes));
-    *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+    *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | flags, &error);
     free(text);
     FB3_REQUIRE(*root, FB3_INPUT, "%s:%d: not JSON: %s", path, error.line,
                 fb3_shown(shown, error.text, sizeof error.text));
@@ -234,10 +234,10 @@ static fb3_status read_max_length(fb3_hf_dir *hf)
     json_t *root = NULL;
     FB3_TRY(path_if_there(hf->directory, "tokenizer_config.json", &path));
     if (!path) return FB3_OK;
-    fb3_status status = read_object(path, TOKENIZER_CONFIG_MAX, &root);
-    const json_t *length = json_object_get(root, "model_max_length");
-    if (json_is_integer(length) && json_integer_value(length) > 0 && json_integer_value(length) <= LENGTH_MAX)
-        hf->max_length = (int)json_integer_value(length);
+    /* "no limit" is written as 1e30 without an exponent, which is no integer to C */
+    fb3_status status = read_object(path, TOKENIZER_CONFIG_MAX, JSON_DECODE_INT_AS_REAL, &root);
+    double length = json_number_value(json_object_get(root, "model_max_length"));
+    if (length >= 1 && length <= LENGTH_MAX) hf->max_length = (int)length;
     json_decref(root);
     free(path);
     return status;
@@ -251,7 +251,7 @@ static fb3_status read_config(fb3_hf_dir *hf, json_t **config)
     FB3_REQUIRE_GOTO(path, done, FB3_FAILED, out_of_memory);
     FB3_TRY_GOTO(fb3_file_read(path, CONFIG_MAX, &text, &bytes), done);
     FB3_TRY_GOTO(fb3_model_config_parse(&hf->model, text, bytes, path), done);
-    FB3_TRY_GOTO(read_object(path, CONFIG_MAX, config), done);
+    FB3_TRY_GOTO(read_object(path, CONFIG_MAX, 0, config), done);
 done:
     free(path);
     free(text);
