@@ -111,6 +111,43 @@ static fb3_status write_summary(const fb3_run *run, const fb3_score_row *rows, i
     return status;
 }
 
+/* mean[y] of the scores that are trained on, read in blocks. */
+static fb3_status training_means(const fb3_dataset *data, double *mean)
+{
+    enum { BLOCK = 4096 };
+    int64_t rows[BLOCK];
+    float *labels = malloc((size_t)BLOCK * (size_t)data->targets * sizeof *labels);
+    FB3_REQUIRE(labels, FB3_FAILED, "out of memory for the mean predictor");
+    for (int y = 0; y < data->targets; y++) mean[y] = 0;
+    for (int64_t first = 0; first < data->n; first += BLOCK) {
+        int64_t count = data->n - first < BLOCK ? data->n - first : BLOCK;
+        for (int64_t i = 0; i < count; i++) rows[i] = first + i;
+        fb3_status status = fb3_dataset_read_labels(data, rows, count, labels);
+        if (status != FB3_OK) {
+            free(labels);
+            return status;
+        }
+        for (int64_t i = 0; i < count * data->targets; i++) mean[i % data->targets] += labels[i] / (double)data->n;
+    }
+    free(labels);
+    return FB3_OK;
+}
+
+/* The mean predictor of a validation set knows the training scores only. */
+static fb3_status mean_predictor(fb3_scores *scores, const fb3_run *run, const fb3_oof *all)
+{
+    if (!run->validation) return fb3_oof_mean_predictor(scores, all, run->folds);
+    double mean[FB3_MAX_TARGETS];
+    FB3_TRY(training_means(run->data, mean));
+    size_t cells = (size_t)all->n * (size_t)all->targets;
+    float *pred = malloc((cells + 1) * sizeof *pred);
+    FB3_REQUIRE(pred, FB3_FAILED, "out of memory for the mean predictor");
+    for (size_t i = 0; i < cells; i++) pred[i] = (float)mean[i % (size_t)all->targets];
+    fb3_scores_compute(scores, all->truth, pred, all->n, all->targets);
+    free(pred);
+    return FB3_OK;
+}
+
 static fb3_status summarise(const fb3_run *run, pool *p)
 {
     const fb3_config *config = run->config;
@@ -130,7 +167,7 @@ static fb3_status summarise(const fb3_run *run, pool *p)
     rows[count].name = "pooled";
     fb3_scores_compute(&rows[count++].scores, p->all.truth, p->all.pred, p->all.n, p->all.targets);
     rows[count].name = "mean predictor";
-    FB3_TRY(fb3_oof_mean_predictor(&rows[count++].scores, &p->all, run->folds));
+    FB3_TRY(mean_predictor(&rows[count++].scores, run, &p->all));
 
     char *path = fb3_path_join(config->output_dir, "oof.csv");
     FB3_REQUIRE(path, FB3_FAILED, "out of memory");

@@ -146,6 +146,10 @@ class Options(ProgramTest):
             writer.writerows(table[:20])
         run("train", **dict(TINY, validation_file=self.path("valid.csv"), output_dir=self.path("run")))
         self.assertEqual([r["text_id"] for r in rows(self.path("run", "oof.csv"))], [r["text_id"] for r in table[:20]])
+        mean = {t: sum(float(r[t]) for r in table) / len(table) for t in TARGETS}  # of what is trained on
+        rmse = [math.sqrt(sum((float(r[t]) - mean[t]) ** 2 for r in table[:20]) / 20) for t in TARGETS]
+        with open(self.path("run", "summary.json")) as f:
+            self.assertAlmostEqual(json.load(f)["mean_predictor"]["MCRMSE"], sum(rmse) / len(rmse), places=6)
 
     def test_folds_file(self):
         with open(self.path("folds.csv"), "w") as f:
