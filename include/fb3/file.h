@@ -27,6 +27,12 @@ fb3_status fb3_file_read(const char *path, size_t limit, char **data, size_t *by
 bool fb3_file_exists(const char *path);   /* a regular file that can be read */
 bool fb3_folder_exists(const char *path); /* a directory */
 
+/* Takes `path` (made if it is not there) as a lock that lives until fb3_file_unlock or the end of the process, however
+ * it ends. Waits up to `seconds` for another holder, then FB3_INPUT. Where the file system has no locks there is a
+ * warning and no protection. */
+fb3_status fb3_file_lock(const char *path, int seconds, int *lock);
+void fb3_file_unlock(int lock); /* -1 is fine */
+
 /* mkdir -p. */
 fb3_status fb3_folder_make(const char *path);
 

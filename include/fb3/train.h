@@ -131,6 +131,7 @@ typedef struct fb3_run {
     bool selected[FB3_MAX_FOLDS]; /* the folds to train */
     int accumulation;             /* micro-batches per step on this world */
     int micro_sequences, longest; /* of a training micro-batch; of the data, in tokens */
+    int lock;                     /* of the run directory, on the root; else -1 */
     double started;               /* fb3_seconds() */
     double trained_samples;       /* by this process's world since then, over all folds */
 } fb3_run;

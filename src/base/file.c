@@ -1,5 +1,6 @@
 /* Files that are either complete or not there, and small helpers for paths. */
 #include "fb3/file.h"
+#include "fb3/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,7 +8,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { FOLDER_MODE = 0777, FILE_MODE = 0666 }; /* before the umask */
@@ -225,4 +228,32 @@ fb3_status fb3_folder_remove(const char *path)
     FB3_REQUIRE(nftw(path, remove_one, OPEN_FOLDERS, FTW_DEPTH | FTW_PHYS) == 0, at_fault(errno),
                 "cannot remove %s: %s; check its permissions", path, strerror(errno));
     return FB3_OK;
+}
+
+fb3_status fb3_file_lock(const char *path, int seconds, int *lock)
+{
+    enum { TRIES_PER_SECOND = 10 };
+    const struct timespec pause = {.tv_nsec = 1000 * 1000 * 1000 / TRIES_PER_SECOND};
+    *lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, FILE_MODE);
+    FB3_REQUIRE(*lock >= 0, at_fault(errno), "cannot open %s: %s; check the path and its permissions", path,
+                strerror(errno));
+    int result = flock(*lock, LOCK_EX | LOCK_NB);
+    for (int i = 0; result != 0 && errno == EWOULDBLOCK && i < seconds * TRIES_PER_SECOND; i++) {
+        nanosleep(&pause, NULL);
+        result = flock(*lock, LOCK_EX | LOCK_NB);
+    }
+    if (result == 0) return FB3_OK;
+    int error = errno;
+    fb3_file_unlock(*lock);
+    *lock = -1;
+    FB3_REQUIRE(error != EWOULDBLOCK, FB3_INPUT,
+                "another process holds %s: a run is at work in that directory; wait for it or end it", path);
+    fb3_log_warn("%s cannot be locked (%s): take care that only one run works in that directory", path,
+                 strerror(error));
+    return FB3_OK;
+}
+
+void fb3_file_unlock(int lock)
+{
+    if (lock >= 0) close(lock);
 }

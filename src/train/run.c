@@ -254,6 +254,17 @@ static fb3_status check_resume_path(const fb3_config *config)
     return FB3_OK;
 }
 
+/* One run at a time works in a directory. Ranks whose launcher was killed live on for a moment: that long we wait. */
+static fb3_status lock_directory(fb3_run *run)
+{
+    enum { WAIT_SECONDS = 10 };
+    char *path = output_path(run, ".lock");
+    FB3_REQUIRE(path, FB3_FAILED, "out of memory");
+    fb3_status status = fb3_file_lock(path, WAIT_SECONDS, &run->lock);
+    free(path);
+    return status;
+}
+
 /* *text is the run.yaml of a run that is there already, or NULL. The root reads, all ranks get it. */
 static fb3_status read_stored(fb3_run *run, char **text)
 {
@@ -265,6 +276,7 @@ static fb3_status read_stored(fb3_run *run, char **text)
     if (mine == FB3_OK && run->session->root) {
         mine = check_resume_path(run->config);
         if (mine == FB3_OK) mine = fb3_folder_make(run->config->output_dir);
+        if (mine == FB3_OK && !run->config->dry_run) mine = lock_directory(run);
         if (mine == FB3_OK && fb3_file_exists(path)) mine = fb3_file_read(path, LARGEST_RUN_YAML, text, &bytes);
         if (mine == FB3_OK && *text && run->config->resume == FB3_RESUME_NEVER) {
             mine = fb3_fail(FB3_INPUT, "%s holds a run and resume is never; choose another output_dir",
@@ -332,7 +344,7 @@ static fb3_status open_run(fb3_run *run, char **stored_text, fb3_config *stored)
 
 fb3_status fb3_run_open(fb3_run *run, fb3_session *session)
 {
-    *run = (fb3_run){.session = session, .config = session->config, .started = fb3_seconds()};
+    *run = (fb3_run){.session = session, .config = session->config, .lock = -1, .started = fb3_seconds()};
     char *stored_text = NULL;
     fb3_config stored = {0};
     fb3_status status = open_run(run, &stored_text, &stored);
@@ -343,7 +355,7 @@ fb3_status fb3_run_open(fb3_run *run, fb3_session *session)
 
 fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session)
 {
-    *run = (fb3_run){.session = session, .config = session->config, .started = fb3_seconds()};
+    *run = (fb3_run){.session = session, .config = session->config, .lock = -1, .started = fb3_seconds()};
     char *labels = output_path(run, "labels.h5");
     FB3_REQUIRE(labels, FB3_FAILED, "out of memory");
     fb3_status mine = session->root ? fb3_folder_make(run->config->output_dir) : FB3_OK;
@@ -363,6 +375,7 @@ fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session)
 
 void fb3_run_close(fb3_run *run)
 {
+    fb3_file_unlock(run->lock);
     fb3_param_table_free(run->table);
     fb3_hf_close(run->hf);
     fb3_vocabulary_free(&run->vocabulary);

@@ -65,6 +65,32 @@ def start(*words, ranks=None, cwd=None, **options):
                             start_new_session=True)
 
 
+def pids_of(out):
+    """The processes of the program that run in the directory `out`, mpirun not counted."""
+    found = []
+    for pid in os.listdir("/proc"):
+        try:
+            with open("/proc/%s/cmdline" % pid, "rb") as f:
+                words = f.read().split(b"\0")
+        except OSError:
+            continue
+        if words[0] == PROGRAM.encode() and out.encode() in words:
+            found.append(int(pid))
+    return found
+
+
+def kill_all(process, out):
+    """kill -9 of the launcher and of every rank: mpirun's ranks are no longer in its process group."""
+    os.killpg(process.pid, signal.SIGKILL)
+    while pids_of(out):
+        for pid in pids_of(out):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+    process.communicate()
+
+
 def events(run_directory, fold=0, kind=None):
     with open(os.path.join(run_directory, "fold-%d" % fold, "metrics.jsonl")) as log:
         every = [json.loads(line) for line in log]
