@@ -111,14 +111,13 @@ static fb3_status write_summary(const fb3_run *run, const fb3_score_row *rows, i
     return status;
 }
 
-/* mean[y] of the scores that are trained on, read in blocks. */
+/* Adds the means of the scores that are trained on to mean[Y], which starts at zero; read in blocks. */
 static fb3_status training_means(const fb3_dataset *data, double *mean)
 {
     enum { BLOCK = 4096 };
     int64_t rows[BLOCK];
     float *labels = malloc((size_t)BLOCK * (size_t)data->targets * sizeof *labels);
     FB3_REQUIRE(labels, FB3_FAILED, "out of memory for the mean predictor");
-    for (int y = 0; y < data->targets; y++) mean[y] = 0;
     for (int64_t first = 0; first < data->n; first += BLOCK) {
         int64_t count = data->n - first < BLOCK ? data->n - first : BLOCK;
         for (int64_t i = 0; i < count; i++) rows[i] = first + i;
@@ -127,7 +126,9 @@ static fb3_status training_means(const fb3_dataset *data, double *mean)
             free(labels);
             return status;
         }
-        for (int64_t i = 0; i < count * data->targets; i++) mean[i % data->targets] += labels[i] / (double)data->n;
+        for (int64_t i = 0; i < count; i++) {
+            for (int y = 0; y < data->targets; y++) mean[y] += labels[i * data->targets + y] / (double)data->n;
+        }
     }
     free(labels);
     return FB3_OK;
@@ -137,7 +138,7 @@ static fb3_status training_means(const fb3_dataset *data, double *mean)
 static fb3_status mean_predictor(fb3_scores *scores, const fb3_run *run, const fb3_oof *all)
 {
     if (!run->validation) return fb3_oof_mean_predictor(scores, all, run->folds);
-    double mean[FB3_MAX_TARGETS];
+    double mean[FB3_MAX_TARGETS] = {0};
     FB3_TRY(training_means(run->data, mean));
     size_t cells = (size_t)all->n * (size_t)all->targets;
     float *pred = malloc((cells + 1) * sizeof *pred);
