@@ -191,7 +191,12 @@ void fb3_comm_abort(int code)
     MPI_Finalized(&ended);
     if (started && !ended) MPI_Comm_size(MPI_COMM_WORLD, &size);
     /* A world of one has nobody to tell, and MPI_Abort would add its own lines to ours. */
-    if (size > 1 && guarded) MPI_Abort(MPI_COMM_WORLD, code);
+    if (size > 1 && guarded) {
+        /* The launcher reads our error line and learns of the abort by two ways: the line is to come out first. */
+        const struct timespec head_start = {.tv_nsec = 200 * 1000 * 1000};
+        nanosleep(&head_start, NULL);
+        MPI_Abort(MPI_COMM_WORLD, code);
+    }
     _exit(code);
 }
 
