@@ -28,6 +28,9 @@ fb3_status fb3_csv_next(fb3_csv *csv, bool *more);
 /* A field of the current record: UTF-8, 0-terminated, *bytes long; valid until the next call of fb3_csv_next. */
 const char *fb3_csv_field(const fb3_csv *csv, int column, int64_t *bytes);
 
+/* A field that must be a finite number. FB3_INPUT naming file, record and column. */
+fb3_status fb3_csv_number(const fb3_csv *csv, int column, float *value);
+
 int64_t fb3_csv_record(const fb3_csv *csv); /* 1-based number of the current record, the header not counted */
 int64_t fb3_csv_line(const fb3_csv *csv);   /* 1-based line on which the current record starts */
 const char *fb3_csv_path(const fb3_csv *csv);

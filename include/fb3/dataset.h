@@ -71,6 +71,17 @@ static inline int fb3_dataset_length(const fb3_dataset *dataset, int64_t row)
     return (int)(dataset->offsets[row + 1] - dataset->offsets[row]);
 }
 
+/* Tokens of the longest sample. */
+static inline int fb3_dataset_longest(const fb3_dataset *dataset)
+{
+    int longest = 0;
+    for (int64_t row = 0; row < dataset->n; row++) {
+        int length = fb3_dataset_length(dataset, row);
+        if (length > longest) longest = length;
+    }
+    return longest;
+}
+
 /* Tokens of `count` rows, concatenated in the order of `rows`: tokens [sum of lengths] (caller sizes it by
  * fb3_dataset_length). Reads only these rows; neighbours are read together. */
 fb3_status fb3_dataset_read_tokens(const fb3_dataset *dataset, const int64_t *rows, int64_t count, uint32_t *tokens);

@@ -90,20 +90,6 @@ fb3_status fb3_oof_write(const fb3_oof *oof, const char *path, const char *id_co
     return table_end(&table, path);
 }
 
-/* A finite number in the current record, or an error that names the cell. */
-static fb3_status read_number(const fb3_csv *csv, int column, float *value)
-{
-    int64_t bytes;
-    const char *text = fb3_csv_field(csv, column, &bytes);
-    char *end;
-    double number = strtod(text, &end);
-    FB3_REQUIRE(end != text && *end == 0 && isfinite(number), FB3_INPUT,
-                "%s: record %lld: %s is \"%.40s\", not a number", fb3_csv_path(csv), (long long)fb3_csv_record(csv),
-                fb3_csv_column_name(csv, column), text);
-    *value = (float)number;
-    return FB3_OK;
-}
-
 /* Room for `rows` rows. */
 static fb3_status resize(fb3_oof *oof, int64_t rows)
 {
@@ -143,14 +129,14 @@ static fb3_status read_row(fb3_oof *oof, const fb3_csv *csv, const oof_columns *
 {
     int64_t i = oof->n, bytes;
     float fold;
-    FB3_TRY(read_number(csv, columns->fold, &fold));
+    FB3_TRY(fb3_csv_number(csv, columns->fold, &fold));
     FB3_REQUIRE(fold >= 0 && fold < FB3_MAX_FOLDS && fold == floorf(fold), FB3_INPUT,
                 "%s: record %lld: fold %g is not a fold number", fb3_csv_path(csv), (long long)fb3_csv_record(csv),
                 (double)fold);
     oof->fold[i] = (int8_t)fold;
     for (int y = 0; y < oof->targets; y++) {
-        FB3_TRY(read_number(csv, columns->truth[y], &oof->truth[i * oof->targets + y]));
-        FB3_TRY(read_number(csv, columns->pred[y], &oof->pred[i * oof->targets + y]));
+        FB3_TRY(fb3_csv_number(csv, columns->truth[y], &oof->truth[i * oof->targets + y]));
+        FB3_TRY(fb3_csv_number(csv, columns->pred[y], &oof->pred[i * oof->targets + y]));
     }
     FB3_TRY(fb3_strings_add(&oof->ids, fb3_csv_field(csv, columns->id, &bytes)));
     oof->n++;

@@ -14,6 +14,7 @@
 #include "fb3/utf8.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -348,4 +349,17 @@ void fb3_csv_write_field(FILE *file, const char *text)
         fputc(*text, file);
     }
     fputc('"', file);
+}
+
+fb3_status fb3_csv_number(const fb3_csv *csv, int column, float *value)
+{
+    int64_t bytes;
+    const char *text = fb3_csv_field(csv, column, &bytes);
+    char *end;
+    double number = strtod(text, &end);
+    FB3_REQUIRE(end != text && *end == 0 && isfinite(number), FB3_INPUT,
+                "%s: record %lld: %s is \"%.40s\", not a number", fb3_csv_path(csv), (long long)fb3_csv_record(csv),
+                fb3_csv_column_name(csv, column), text);
+    *value = (float)number;
+    return FB3_OK;
 }

@@ -92,16 +92,6 @@ static fb3_status upload_weights(fb3_session *session, fb3_replica *replica, con
     return status;
 }
 
-static int longest_sample(const fb3_dataset *dataset)
-{
-    int longest = 0;
-    for (int64_t i = 0; i < dataset->n; i++) {
-        int length = fb3_dataset_length(dataset, i);
-        if (length > longest) longest = length;
-    }
-    return longest;
-}
-
 /* Predictions of one open model, and on request its pooled embeddings, on the root. */
 static fb3_status predict_model(fb3_session *session, const fb3_model_file *file, const fb3_dataset *dataset,
                                 float *pred, float *pooled)
@@ -110,7 +100,7 @@ static fb3_status predict_model(fb3_session *session, const fb3_model_file *file
     fb3_vocabulary vocabulary = {0};
     fb3_param_table *table = NULL;
     fb3_replica replica = {0};
-    int batch = (int)session->config->per_device_eval_batch_size, longest = longest_sample(dataset);
+    int batch = (int)session->config->per_device_eval_batch_size, longest = fb3_dataset_longest(dataset);
     int32_t *rows = malloc((size_t)dataset->n * sizeof *rows);
     FB3_REQUIRE_GOTO(rows, done, FB3_FAILED, "out of memory for %lld rows", (long long)dataset->n);
     for (int64_t i = 0; i < dataset->n; i++) rows[i] = (int32_t)i;

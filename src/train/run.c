@@ -225,13 +225,9 @@ static fb3_status resolve_batch(fb3_run *run, bool first_start)
     config->gradient_accumulation_steps = needed;
     run->accumulation = (int)needed;
     run->micro_sequences = (int)ceil_divide(ceil_divide(total, ranks), needed);
-    for (int64_t i = 0; i < run->data->n; i++) {
-        int length = fb3_dataset_length(run->data, i);
-        if (length > run->longest) run->longest = length;
-    }
-    for (int64_t i = 0; run->validation && i < run->validation->n; i++) {
-        int length = fb3_dataset_length(run->validation, i);
-        if (length > run->longest) run->longest = length;
+    run->longest = fb3_dataset_longest(run->data);
+    if (run->validation && fb3_dataset_longest(run->validation) > run->longest) {
+        run->longest = fb3_dataset_longest(run->validation);
     }
     return FB3_OK;
 }

@@ -181,22 +181,6 @@ static fb3_status evaluate_models(fb3_session *session, const fb3_strings *paths
     return status;
 }
 
-/* A number of each target from one record. */
-static fb3_status read_scores(const fb3_csv *csv, const int *column, int targets, float *out)
-{
-    for (int y = 0; y < targets; y++) {
-        int64_t bytes;
-        const char *text = fb3_csv_field(csv, column[y], &bytes);
-        char *end;
-        double value = strtod(text, &end);
-        FB3_REQUIRE(end != text && *end == 0 && isfinite(value), FB3_INPUT,
-                    "%s: record %lld: %s is \"%.40s\", not a number", fb3_csv_path(csv), (long long)fb3_csv_record(csv),
-                    fb3_csv_column_name(csv, column[y]), text);
-        out[y] = (float)value;
-    }
-    return FB3_OK;
-}
-
 /* Reads ids and targets of a CSV into an fb3_oof's ids and `truth`. */
 static fb3_status read_table(const char *path, const fb3_config *config, fb3_oof *table)
 {
@@ -214,7 +198,7 @@ static fb3_status read_table(const char *path, const fb3_config *config, fb3_oof
         int8_t no_fold = 0;
         FB3_TRY_GOTO(fb3_csv_next(csv, &more), done);
         if (!more) break;
-        FB3_TRY_GOTO(read_scores(csv, column, targets, values), done);
+        for (int y = 0; y < targets; y++) FB3_TRY_GOTO(fb3_csv_number(csv, column[y], &values[y]), done);
         char *text = (char *)fb3_csv_field(csv, id, &bytes);
         fb3_oof row = {.n = 1,
                        .targets = targets,
