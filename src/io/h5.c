@@ -173,8 +173,9 @@ static void choose_chunk(int rank, const hsize_t *dims, const hsize_t *max, size
     hsize_t left = elements > 0 ? elements : 1;
     for (int d = rank - 1; d >= 0; d--) {
         hsize_t length = max && max[d] == H5S_UNLIMITED ? left : max && max[d] > dims[d] ? max[d] : dims[d];
-        chunk[d] = length < left ? length : left;
-        if (chunk[d] == 0) chunk[d] = 1;
+        if (length == 0) length = 1;
+        hsize_t count = (length + left - 1) / left;
+        chunk[d] = (length + count - 1) / count; /* even: a chunk at the edge takes the room of a whole one */
         left /= chunk[d];
         if (left == 0) left = 1;
     }
