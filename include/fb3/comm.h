@@ -59,11 +59,18 @@ fb3_status fb3_comm_agree(fb3_comm *comm, fb3_status mine, const char *what);
 /* FB3_FAILED naming a rank when `hex` (a sha256) is not the same on all ranks. Collective. */
 fb3_status fb3_comm_check_same(fb3_comm *comm, const char *hex, const char *what);
 
+/* Work that the root does alone while the others wait, for as long as it takes (a CSV of ten million essays): the
+ * deadline is for the time between two signs of life. All ranks call `begins` and, with how they fared, `ends`, which
+ * returns as fb3_comm_agree(); between the two the root works and calls `goes_on` every now and then (cheap). */
+void fb3_comm_root_begins(fb3_comm *comm, const char *what);
+fb3_status fb3_comm_root_goes_on(fb3_comm *comm);
+fb3_status fb3_comm_root_ends(fb3_comm *comm, fb3_status mine);
+
 /* A deadline for something that is not a collective (a file operation); `end` clears it. Not nested. */
 void fb3_comm_watch_begin(fb3_comm *comm, const char *what, int64_t step);
 void fb3_comm_watch_end(fb3_comm *comm);
 
-/* --- the gradient all-reduce: one table per kind of device memory ---------------------------------------------- */
+/* --- the gradient all-reduce: one table per kind of device memory ------------------------------------------------- */
 
 typedef struct fb3_reducer fb3_reducer;
 typedef struct fb3_reducer_ops {

@@ -32,6 +32,10 @@ typedef struct fb3_dataset_options {
     const fb3_strings *label_columns;                  /* count 0: a test file without labels */
     int max_length;
     int64_t max_samples; /* FB3_UNSET_INT: all */
+    /* Called every few thousand rows with the rows of this pass so far (two passes: check, tokenise); an error ends the
+     * preparation. NULL: not called. */
+    fb3_status (*progress)(void *context, const char *pass, int64_t rows);
+    void *progress_context;
 } fb3_dataset_options;
 
 /* CSV -> tokens -> HDF5 at `h5_path`, atomically, by one rank; tokenises on all its threads. When the file is there
@@ -85,7 +89,7 @@ static inline int fb3_dataset_longest(const fb3_dataset *dataset)
 /* Tokens of `count` rows, concatenated in the order of `rows`: tokens [sum of lengths] (caller sizes it by
  * fb3_dataset_length). Reads only these rows; neighbours are read together. */
 fb3_status fb3_dataset_read_tokens(const fb3_dataset *dataset, const int64_t *rows, int64_t count, uint32_t *tokens);
-/* labels [count, Y]. */
+/* labels [count, Y] of `rows`, or of the first `count` rows where rows is NULL. */
 fb3_status fb3_dataset_read_labels(const fb3_dataset *dataset, const int64_t *rows, int64_t count, float *labels);
 /* ids of rows first..first+count-1, malloc'ed strings; fb3_strings_free() them. */
 fb3_status fb3_dataset_read_ids(const fb3_dataset *dataset, int64_t first, int64_t count, fb3_strings *ids);

@@ -12,9 +12,9 @@ typedef struct fb3_node_memory {
     bool writer; /* true on one rank of the node */
     /* Collective over the node: the same `bytes` bytes on every rank, 64-byte aligned. Lives until `context` ends. */
     fb3_status (*allocate)(void *context, size_t bytes, void **memory);
-    /* Collective over the node: what the writer wrote is visible to all, and `writer_status` (that of the writer) is
-     * returned on every rank, with the writer's error text. */
-    fb3_status (*publish)(void *context, fb3_status writer_status);
+    /* Collective over the node: what the writer wrote is visible to all. `mine` is how this rank fared; the worst of
+     * all is returned on every rank, with its error text. */
+    fb3_status (*publish)(void *context, fb3_status mine);
 } fb3_node_memory;
 
 /* For one process: plain memory. fb3_node_memory_private_free() releases all of it. */

@@ -34,10 +34,10 @@ static fb3_status allocate_private(void *context, size_t bytes, void **memory)
     return FB3_OK;
 }
 
-static fb3_status publish_private(void *context, fb3_status writer_status)
+static fb3_status publish_private(void *context, fb3_status mine)
 {
     (void)context;
-    return writer_status;
+    return mine;
 }
 
 fb3_status fb3_node_memory_private(fb3_node_memory *memory)

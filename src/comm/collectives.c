@@ -114,7 +114,8 @@ fb3_status fb3_comm_gather_floats(fb3_comm *comm, const float *mine, float *all,
     return FB3_OK;
 }
 
-fb3_status fb3_comm_share_status(fb3_comm *comm, MPI_Comm channel, int root, fb3_status root_status, const char *what)
+/* Every rank gets root's status and error text. */
+static fb3_status share_status(fb3_comm *comm, MPI_Comm channel, int root, fb3_status root_status, const char *what)
 {
     struct {
         int32_t status;
@@ -138,18 +139,28 @@ static int severity(fb3_status status)
     return level;
 }
 
-fb3_status fb3_comm_agree(fb3_comm *comm, fb3_status mine, const char *what)
+fb3_status fb3_comm_worst(fb3_comm *comm, MPI_Comm channel, fb3_status mine, const char *what, int *rank)
 {
-    if (comm->size == 1) return mine;
     struct {
         int severity, rank;
-    } worst = {severity(mine), comm->rank}; /* of equals, the lowest rank */
+    } worst = {.severity = severity(mine)};
     MPI_Request request;
-    FB3_MPI(MPI_Iallreduce(MPI_IN_PLACE, &worst, 1, MPI_2INT, MPI_MAXLOC, comm->world, &request));
+    if (rank) *rank = -1;
+    FB3_MPI(MPI_Comm_rank(channel, &worst.rank));
+    FB3_MPI(
+        MPI_Iallreduce(MPI_IN_PLACE, &worst, 1, MPI_2INT, MPI_MAXLOC, channel, &request)); /* of equals, the lowest */
     FB3_TRY(fb3_comm_complete(comm, &request, what));
     if (worst.severity == severity(FB3_OK)) return FB3_OK;
-    fb3_status status = fb3_comm_share_status(comm, comm->world, worst.rank, mine, what);
-    return fb3_fail_context(status, "rank %d", worst.rank);
+    if (rank) *rank = worst.rank;
+    return share_status(comm, channel, worst.rank, mine, what);
+}
+
+fb3_status fb3_comm_agree(fb3_comm *comm, fb3_status mine, const char *what)
+{
+    int rank;
+    if (comm->size == 1) return mine;
+    fb3_status status = fb3_comm_worst(comm, comm->world, mine, what, &rank);
+    return rank < 0 ? status : fb3_fail_context(status, "rank %d", rank);
 }
 
 fb3_status fb3_comm_check_same(fb3_comm *comm, const char *hex, const char *what)
@@ -174,4 +185,46 @@ void fb3_comm_watch_begin(fb3_comm *comm, const char *what, int64_t step)
 void fb3_comm_watch_end(fb3_comm *comm)
 {
     fb3_watchdog_end(comm->watchdog);
+}
+
+/* --- work of the root that the others wait for -------------------------------------------------------------------- */
+
+/* Signs of life per deadline: several, so that one that is late does no harm. */
+enum { SIGNS_PER_DEADLINE = 8 };
+
+static fb3_status send_sign(fb3_comm *comm, int alive)
+{
+    comm->last_sign = fb3_monotonic_seconds();
+    return fb3_comm_broadcast(comm, &alive, sizeof alive, 0, comm->root_work);
+}
+
+void fb3_comm_root_begins(fb3_comm *comm, const char *what)
+{
+    comm->root_work = what;
+    comm->last_sign = fb3_monotonic_seconds();
+    if (comm->rank == 0) fb3_watchdog_begin(comm->watchdog, FB3_WATCH_HERE, what, FB3_WATCH_NO_STEP);
+}
+
+fb3_status fb3_comm_root_goes_on(fb3_comm *comm)
+{
+    fb3_watchdog_end(comm->watchdog);
+    fb3_status status = FB3_OK;
+    double silent = fb3_monotonic_seconds() - comm->last_sign;
+    if (silent > (double)comm->timeout / SIGNS_PER_DEADLINE) status = send_sign(comm, 1);
+    fb3_watchdog_begin(comm->watchdog, FB3_WATCH_HERE, comm->root_work, FB3_WATCH_NO_STEP);
+    return status;
+}
+
+fb3_status fb3_comm_root_ends(fb3_comm *comm, fb3_status mine)
+{
+    if (comm->rank == 0) {
+        fb3_watchdog_end(comm->watchdog);
+        fb3_status sent = send_sign(comm, 0);
+        if (mine == FB3_OK) mine = sent;
+    } else {
+        for (int alive = 1; alive;) {
+            FB3_TRY(fb3_comm_broadcast(comm, &alive, sizeof alive, 0, comm->root_work));
+        }
+    }
+    return fb3_comm_agree(comm, mine, comm->root_work);
 }

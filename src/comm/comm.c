@@ -146,6 +146,7 @@ fb3_status fb3_comm_start(fb3_comm **comm, bool distributed, int64_t timeout_sec
     made->threads = omp_get_max_threads();
     made->cores = omp_get_num_procs();
     short_host_name(made->host, sizeof made->host);
+    made->timeout = timeout_seconds;
     FB3_TRY_GOTO(fb3_watchdog_start(&made->watchdog, timeout_seconds), failed);
     fb3_watchdog_begin(made->watchdog, FB3_WATCH_PEERS, "start of MPI", FB3_WATCH_NO_STEP);
     status = open_world(made, distributed);

@@ -14,7 +14,10 @@ struct fb3_comm {
     int node_leader; /* world rank of the node's rank 0 */
     char host[64];
     int cores, threads; /* set by fb3_comm_bind() */
+    int64_t timeout; /* seconds that a collective may take */
     fb3_watchdog *watchdog;
+    const char *root_work; /* what the root does while the others wait; fb3_comm_root_begins() */
+    double last_sign;      /* of its life, on the root */
     fb3_node_memory memory;
     struct fb3_node_windows *windows; /* NULL where the node has one rank: plain memory then */
 };
@@ -52,8 +55,9 @@ double fb3_monotonic_seconds(void);
 /* Waits for one request under the watchdog. */
 fb3_status fb3_comm_complete(fb3_comm *comm, MPI_Request *request, const char *what);
 
-/* Collective over `channel`: every rank gets root's status and error text. */
-fb3_status fb3_comm_share_status(fb3_comm *comm, MPI_Comm channel, int root, fb3_status root_status, const char *what);
+/* Collective over `channel`: every rank gets the worst status of any, as fb3_comm_agree() ranks them, with its error
+ * text; `*rank` (may be NULL) is whose it was, -1 where all is well. */
+fb3_status fb3_comm_worst(fb3_comm *comm, MPI_Comm channel, fb3_status mine, const char *what, int *rank);
 
 /* Node memory (node_window.c). */
 fb3_status fb3_node_windows_open(fb3_comm *comm);

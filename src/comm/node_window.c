@@ -54,12 +54,12 @@ static fb3_status allocate_window(void *context, size_t bytes, void **memory)
     return FB3_OK;
 }
 
-static fb3_status publish_windows(void *context, fb3_status writer_status)
+static fb3_status publish_windows(void *context, fb3_status mine)
 {
     fb3_node_windows *owner = context;
     fb3_comm *comm = owner->comm;
     for (int i = 0; i < owner->count; i++) FB3_MPI(MPI_Win_sync(owner->windows[i]));
-    fb3_status status = fb3_comm_share_status(comm, comm->node, WRITER, writer_status, "memory shared by the node");
+    fb3_status status = fb3_comm_worst(comm, comm->node, mine, "memory shared by the node", NULL);
     for (int i = 0; i < owner->count; i++) FB3_MPI(MPI_Win_sync(owner->windows[i]));
     return status;
 }

@@ -247,40 +247,49 @@ static fb3_status read_offsets(const fb3_dataset *dataset, const struct fb3_data
     return check_labels(dataset, file);
 }
 
-/* The collective part: what fails before it fails alike on every rank of the node. */
-static fb3_status share_offsets(fb3_dataset *dataset, fb3_node_memory *memory)
+static fb3_status unless_usable(fb3_status status, const fb3_dataset *dataset)
+{
+    return status == FB3_OK ? FB3_OK : fb3_fail_context(status, "%s is not a usable data set", dataset->file->path);
+}
+
+/* The collective part; `mine` is how this rank fared before it. */
+static fb3_status share_offsets(fb3_dataset *dataset, fb3_node_memory *memory, fb3_status mine)
 {
     void *shared = NULL;
+    FB3_TRY(memory->publish(memory->context, mine)); /* all have the file open, or none goes on */
     FB3_TRY(memory->allocate(memory->context, ((size_t)dataset->n + 1) * sizeof(int64_t), &shared));
-    fb3_status status = memory->writer ? read_offsets(dataset, dataset->file, shared) : FB3_OK;
-    FB3_TRY(memory->publish(memory->context, status));
+    mine = memory->writer ? unless_usable(read_offsets(dataset, dataset->file, shared), dataset) : FB3_OK;
+    FB3_TRY(memory->publish(memory->context, mine));
     dataset->offsets = shared;
     return FB3_OK;
 }
 
-fb3_status fb3_dataset_open(fb3_dataset **dataset, const char *h5_path, fb3_node_memory *memory)
+/* This rank's part: the file is there and its columns fit together. */
+static fb3_status open_file(fb3_dataset **dataset, const char *h5_path)
 {
-    *dataset = NULL;
-    fb3_status status = FB3_OK;
     fb3_dataset *opened = calloc(1, sizeof *opened);
     struct fb3_dataset_file *file = calloc(1, sizeof *file);
-    FB3_REQUIRE_GOTO(opened && file, failed, FB3_FAILED, "out of memory for a data set");
-    file->file = file->tokens = file->labels = file->ids = file->folds = H5I_INVALID_HID;
-    opened->file = file;
-    file->path = strdup(h5_path);
-    FB3_REQUIRE_GOTO(file->path, failed, FB3_FAILED, "out of memory for a data set");
-    FB3_TRY_GOTO(fb3_h5_open(&file->file, h5_path), failed);
-    status = open_columns(opened, file);
-    if (status == FB3_OK) status = share_offsets(opened, memory);
-    if (status != FB3_OK) {
-        status = fb3_fail_context(status, "%s is not a usable data set", h5_path);
-        goto failed;
-    }
+    if (opened) opened->file = file;
     *dataset = opened;
-    return FB3_OK;
-failed:
-    if (!opened || !opened->file) free(file);
-    fb3_dataset_close(opened);
+    if (!opened || !file) {
+        free(file);
+        if (opened) opened->file = NULL;
+        return fb3_fail(FB3_FAILED, "out of memory for a data set");
+    }
+    file->file = file->tokens = file->labels = file->ids = file->folds = H5I_INVALID_HID;
+    file->path = strdup(h5_path);
+    FB3_REQUIRE(file->path, FB3_FAILED, "out of memory for a data set");
+    FB3_TRY(fb3_h5_open(&file->file, h5_path));
+    return unless_usable(open_columns(opened, file), opened);
+}
+
+fb3_status fb3_dataset_open(fb3_dataset **dataset, const char *h5_path, fb3_node_memory *memory)
+{
+    fb3_dataset *opened = NULL;
+    fb3_status mine = open_file(&opened, h5_path);
+    fb3_status status = share_offsets(opened, memory, mine);
+    *dataset = status == FB3_OK ? opened : NULL;
+    if (status != FB3_OK) fb3_dataset_close(opened);
     return status;
 }
 
@@ -384,6 +393,9 @@ fb3_status fb3_dataset_read_tokens(const fb3_dataset *dataset, const int64_t *ro
 
 fb3_status fb3_dataset_read_labels(const fb3_dataset *dataset, const int64_t *rows, int64_t count, float *labels)
 {
+    assert(count <= dataset->n || rows);
+    if (!rows && dataset->targets > 0 && count > 0)
+        return fb3_h5_read_rows(dataset->file->labels, H5T_NATIVE_FLOAT, 0, (hsize_t)count, labels);
     return read_listed_rows(dataset, label_slab, dataset->file->labels, H5T_NATIVE_FLOAT,
                             (size_t)dataset->targets * sizeof *labels, rows, count, labels);
 }

@@ -278,6 +278,9 @@ static fb3_status write_content(writer *w)
         if (w->block.rows == 0) break;
         FB3_TRY(tokenise_block(w));
         FB3_TRY(write_block(w));
+        if (w->options->progress) {
+            FB3_TRY(w->options->progress(w->options->progress_context, "tokenised", w->rows));
+        }
     }
     FB3_REQUIRE(w->rows == w->header->rows, FB3_FAILED, "%s was changed while it was being read; run again",
                 w->csv_path);

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ROWS_PER_SIGN = 4096 }; /* options->progress is called once for so many */
+
 static const float LOWEST_SCORE = 1.0f, HIGHEST_SCORE = 5.0f; /* of the competition; others only cause a warning */
 
 static fb3_status fail_at(const fb3_source *source, int column, const char *what)
@@ -180,6 +182,9 @@ fb3_status fb3_source_survey(const char *path, const fb3_dataset_options *option
         if (seen) report->duplicate_texts++;
         notice_scores(report, &source, &row, first);
         if (row.id_bytes > survey->longest_id) survey->longest_id = row.id_bytes;
+        if (options->progress && source.rows % ROWS_PER_SIGN == 0) {
+            FB3_TRY_GOTO(options->progress(options->progress_context, "checked", source.rows), done);
+        }
     }
     survey->rows = report->samples = source.rows;
     FB3_REQUIRE_GOTO(source.rows > 0, done, FB3_INPUT, "%s has no rows below its header; give it at least one essay",

@@ -69,14 +69,32 @@ static bool is_prepared(const char *path)
     return length > 3 && strcmp(path + length - 3, ".h5") == 0;
 }
 
-static fb3_status prepare_on_root(fb3_session *session, const char *source, const char *h5_path,
-                                  const fb3_tokenizer *tokenizer, const fb3_dataset_options *options)
+/* How the root's preparation goes on: a sign of life for the ranks that wait, and now and then a line. */
+typedef struct preparation {
+    fb3_comm *comm;
+    const char *source;
+    double last_line;
+} preparation;
+
+static fb3_status show_preparation(void *context, const char *pass, int64_t rows)
 {
-    if (!session->root) return FB3_OK;
+    enum { LINE_SECONDS = 10 };
+    preparation *p = context;
+    if (fb3_seconds() - p->last_line >= LINE_SECONDS) {
+        fb3_log_info("%s: %lld rows are %s", p->source, (long long)rows, pass);
+        p->last_line = fb3_seconds();
+    }
+    return fb3_comm_root_goes_on(p->comm);
+}
+
+static fb3_status prepare_on_root(fb3_session *session, const char *source, const char *h5_path,
+                                  const fb3_tokenizer *tokenizer, fb3_dataset_options *options)
+{
     fb3_dataset_report report;
-    fb3_comm_watch_begin(session->comm, "preparing the data set", 0);
+    preparation progress = {.comm = session->comm, .source = source, .last_line = fb3_seconds()};
+    options->progress = show_preparation;
+    options->progress_context = &progress;
     fb3_status status = fb3_dataset_prepare(source, h5_path, tokenizer, options, &report);
-    fb3_comm_watch_end(session->comm);
     if (status == FB3_OK && tokenizer) fb3_dataset_report_log(&report, options);
     return status;
 }
@@ -111,8 +129,9 @@ fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, cons
                                    .max_samples = max_samples};
     bool prepared = is_prepared(source);
     if (!prepared) {
-        fb3_status mine = prepare_on_root(session, source, h5_path, tokenizer, &options);
-        FB3_TRY(fb3_comm_agree(session->comm, mine, "preparing the data set"));
+        fb3_comm_root_begins(session->comm, "preparing the data set");
+        fb3_status mine = session->root ? prepare_on_root(session, source, h5_path, tokenizer, &options) : FB3_OK;
+        FB3_TRY(fb3_comm_root_ends(session->comm, mine));
     }
     const char *path = prepared ? source : h5_path;
     fb3_status mine = fb3_dataset_open(dataset, path, fb3_comm_node_memory(session->comm));

@@ -2,6 +2,7 @@
  * can end. The last rank is the one that does something wrong, the others wait for it.
  *
  *   comm_job TIMEOUT_SECONDS bind | bind-keep | abort CODE | exit CODE | kill | leave | late | late-sum | watch | agree
+ * | node-agree | root-works SIGNS
  */
 #include "fb3/comm.h"
 #include "fb3/log.h"
@@ -43,6 +44,25 @@ static fb3_status sum_late(fb3_comm *comm, bool late)
     return status;
 }
 
+/* The root works for 3 seconds and gives a sign of life before each tenth of a second, `signs` times. */
+static fb3_status let_root_work(fb3_comm *comm, int signs)
+{
+    fb3_status mine = FB3_OK;
+    fb3_comm_root_begins(comm, "long work");
+    for (int i = 0; mine == FB3_OK && fb3_comm_root(comm) && i < 30; i++) {
+        if (i < signs) mine = fb3_comm_root_goes_on(comm);
+        usleep(100000);
+    }
+    if (fb3_comm_root(comm)) mine = fb3_fail(FB3_INPUT, "no rows; give it some");
+    return fb3_comm_root_ends(comm, mine);
+}
+
+static fb3_status agree_on_node(fb3_comm *comm, bool fail)
+{
+    fb3_node_memory *memory = fb3_comm_node_memory(comm);
+    return memory->publish(memory->context, fail ? fb3_fail(FB3_INPUT, "no such file here; copy it") : FB3_OK);
+}
+
 static fb3_status act(fb3_comm *comm, const char *scene, int code)
 {
     bool last = fb3_comm_rank(comm) == fb3_comm_size(comm) - 1;
@@ -56,6 +76,8 @@ static fb3_status act(fb3_comm *comm, const char *scene, int code)
     }
     if (strcmp(scene, "agree") == 0)
         return fb3_comm_agree(comm, last ? fb3_fail(FB3_INPUT, "no such column; mend it") : FB3_OK, "columns");
+    if (strcmp(scene, "node-agree") == 0) return agree_on_node(comm, last);
+    if (strcmp(scene, "root-works") == 0) return let_root_work(comm, code);
     if (last && strcmp(scene, "abort") == 0) {
         fb3_log_error("boom; mend it");
         fb3_comm_abort(code);

@@ -72,6 +72,12 @@ class Ends(unittest.TestCase):
         self.assertEqual(len(ours(done)), 1)
         self.assertTrue(ours(done)[0].endswith("rank 2: no such column; mend it"), ours(done))
 
+    def test_a_node_agrees_about_a_failure_of_any_rank(self):
+        done = job(3, "node-agree")
+        self.assertEqual(done.returncode, 2)
+        self.assertEqual(len(ours(done)), 1)
+        self.assertTrue(ours(done)[0].endswith("no such file here; copy it"), ours(done))
+
 
 class Watchdog(unittest.TestCase):
     def check(self, done, pattern):
@@ -90,6 +96,15 @@ class Watchdog(unittest.TestCase):
 
     def test_ends_something_else_that_takes_too_long(self):
         self.check(job(1, "watch", timeout=1), r"^fb3-dist: writing last.h5, step 12: not finished after 1 s; ")
+
+    def test_signs_of_life_of_the_root_start_the_deadline_anew(self):
+        done = job(3, "root-works", "30", timeout=1)
+        self.assertEqual((done.returncode, len(ours(done))), (2, 1), done.stderr)
+        self.assertIn("no rows; give it some", ours(done)[0])
+        self.assertGreaterEqual(done.seconds, 3)
+
+    def test_ends_a_wait_for_a_root_that_gives_no_sign(self):
+        self.check(job(3, "root-works", "5", timeout=1), r"long work: not finished after 1 s; .*ddp_timeout")
 
     def test_lets_what_ends_in_time_pass(self):
         self.assertEqual(job(2, "exit", "0", timeout=1).returncode, 0)
