@@ -76,7 +76,7 @@ fb3_status fb3_track_artifact(fb3_track *track, const fb3_checkpoint_record *che
 fb3_status fb3_track_end(fb3_track *track, const fb3_end_record *end);
 void fb3_track_close(fb3_track *track);
 
-/* --- the person at the terminal ---------------------------------------------------------------------------------- */
+/* --- the person at the terminal ----------------------------------------------------------------------------------- */
 
 /* The progress of one fold: a bar that is redrawn on a terminal, plain lines elsewhere. Rank 0 only. */
 typedef struct fb3_progress {

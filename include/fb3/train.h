@@ -17,7 +17,7 @@
 #include "fb3/track.h"
 #include "fb3/worker.h"
 
-/* --- session.c: what every distributed verb starts with ---------------------------------------------------------- */
+/* --- session.c: what every distributed verb starts with ----------------------------------------------------------- */
 
 typedef struct fb3_session {
     fb3_config *config; /* borrowed */
@@ -47,7 +47,7 @@ fb3_status fb3_signals_catch(void);
 /* This rank was asked to stop, or the scheduler's end time minus `stop_before_end` seconds has passed. */
 bool fb3_signals_stop_wanted(int64_t stop_before_end);
 
-/* --- replica.c: the model on this rank's device ------------------------------------------------------------------ */
+/* --- replica.c: the model on this rank's device ------------------------------------------------------------------- */
 
 typedef struct fb3_replica {
     fb3_session *session;
@@ -76,7 +76,7 @@ fb3_status fb3_replica_upload(fb3_replica *replica, const float *param);
 /* A host view of an arena: the memory itself on the CPU, else a download into `staging` (allocated on first use). */
 fb3_status fb3_replica_host(fb3_replica *replica, float *arena, float **staging, float **host);
 
-/* --- prefetch.c: the next batch is read by the I/O worker while this one is computed ----------------------------- */
+/* --- prefetch.c: the next batch is read by the I/O worker while this one is computed ------------------------------ */
 
 typedef struct fb3_prefetch fb3_prefetch;
 fb3_status fb3_prefetch_open(fb3_prefetch **prefetch, fb3_worker *io, const fb3_dataset *dataset,
@@ -87,7 +87,7 @@ fb3_status fb3_prefetch_submit(fb3_prefetch *prefetch, const int64_t *rows, int 
 /* Waits for the batch submitted first; it is valid until the next-but-one submit. */
 fb3_status fb3_prefetch_take(fb3_prefetch *prefetch, const fb3_batch **batch);
 
-/* --- feed.c: which micro-batches this rank computes, step after step --------------------------------------------- */
+/* --- feed.c: which micro-batches this rank computes, step after step ---------------------------------------------- */
 
 typedef struct fb3_step_plan {
     int64_t step, epoch;
@@ -112,8 +112,7 @@ fb3_status fb3_feed_next(fb3_feed *feed, const fb3_batch **batch);
 /* Moves to the next step. */
 void fb3_feed_advance(fb3_feed *feed);
 
-/* --- run.c ---------------------------------------------------------------------------------------------------------
- */
+/* --- run.c -------------------------------------------------------------------------------------------------------- */
 
 typedef struct fb3_run {
     fb3_session *session;
@@ -142,6 +141,8 @@ fb3_status fb3_run_open(fb3_run *run, fb3_session *session);
 /* Only as far as the folds go: tokenizer, data set, folds, folds.csv (the `folds` verb). */
 fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session);
 void fb3_run_close(fb3_run *run);
+/* The run.yaml of a run directory, for the caller to free; *text is NULL where there is none. Local. */
+fb3_status fb3_run_yaml_read(const char *run_directory, char **text);
 /* The weights that every fold starts from, the same on all ranks. `weights` is allocated. */
 fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights);
 /* "<output_dir>/fold-<k>", or a file in it when name is not NULL. Caller frees. */
@@ -161,8 +162,7 @@ int64_t fb3_run_total_steps(const fb3_run *run, int64_t train_count);
 double fb3_seconds(void);
 double fb3_peak_memory_mb(void);
 
-/* --- step.c --------------------------------------------------------------------------------------------------------
- */
+/* --- step.c ------------------------------------------------------------------------------------------------------- */
 
 /* What an optimizer step works with, and what came of it. */
 typedef struct fb3_trainer {
@@ -189,24 +189,21 @@ typedef struct fb3_step_result {
 
 fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result);
 
-/* --- trainer.c -----------------------------------------------------------------------------------------------------
- */
+/* --- trainer.c ---------------------------------------------------------------------------------------------------- */
 
 /* Trains one fold to its end, continuing from its last checkpoint. FB3_STOPPED after a checkpoint on a stop signal. */
 fb3_status fb3_fold_train(fb3_run *run, int fold);
 /* True when fold-<k> is complete already. Collective. */
 fb3_status fb3_fold_complete(const fb3_run *run, int fold, bool *complete);
 
-/* --- evaluate.c ----------------------------------------------------------------------------------------------------
- */
+/* --- evaluate.c --------------------------------------------------------------------------------------------------- */
 
 /* Predictions for `rows`, shared out over all ranks. On the root: pred [n, Y] and pooled [n, C], in the order of
  * `rows`; elsewhere they are not touched. `pooled` is NULL on all ranks or on none. */
 fb3_status fb3_evaluate_rows(fb3_replica *replica, const fb3_dataset *dataset, const fb3_vocabulary *vocabulary,
                              const int32_t *rows, int64_t n, float *pred, float *pooled);
 
-/* --- models.c: trained models on disk --------------------------------------------------------------------------------
- */
+/* --- models.c: trained models on disk ----------------------------------------------------------------------------- */
 
 /* The models that paths stand for, in order: a run directory is its folds' best.h5, a fold directory its best.h5, an
  * .h5 file itself, a directory with config.json an exported model. FB3_INPUT for anything else. Local. */
@@ -220,6 +217,8 @@ typedef struct fb3_model_info {
     fb3_tokenizer *tokenizer;
 } fb3_model_info;
 void fb3_model_info_free(fb3_model_info *info);
+/* Label names as checkpoints and exports keep them: a JSON list. Caller frees; NULL without memory. */
+char *fb3_labels_json(const fb3_strings *labels);
 
 /* An open model: a checkpoint or an exported (Hugging Face) directory. Local; HDF5 is called on this thread. */
 typedef struct fb3_model_file {
@@ -233,8 +232,7 @@ void fb3_model_file_close(fb3_model_file *file);
 /* Allocates and fills weights. FB3_INPUT for an exported encoder without a head. */
 fb3_status fb3_model_file_weights(const fb3_model_file *file, const fb3_param_table *table, fb3_weights *weights);
 
-/* --- predict.c -------------------------------------------------------------------------------------------------------
- */
+/* --- predict.c ---------------------------------------------------------------------------------------------------- */
 
 /* Predictions of several models for one CSV. On the root; elsewhere only `models`, `targets` and `n` are set. */
 typedef struct fb3_predictions {
@@ -253,8 +251,7 @@ fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, cons
                             fb3_predictions *predictions);
 void fb3_predictions_free(fb3_predictions *predictions);
 
-/* --- verbs -----------------------------------------------------------------------------------------------------------
- */
+/* --- verbs -------------------------------------------------------------------------------------------------------- */
 
 fb3_status fb3_train(fb3_session *session);
 fb3_status fb3_predict(fb3_session *session);

@@ -66,8 +66,7 @@ static int64_t area(int rows, int columns)
     return (int64_t)rows * columns;
 }
 
-/* --- memory ---------------------------------------------------------------------------------------------------------
- */
+/* --- memory ------------------------------------------------------------------------------------------------------- */
 
 static void close(fb3_backend *be)
 {
@@ -149,8 +148,7 @@ static fb3_status cast_to_act(fb3_backend *be, void *dst, const float *src, int6
     return FB3_OK;
 }
 
-/* --- embeddings and the position table ------------------------------------------------------------------------------
- */
+/* --- embeddings and the position table ---------------------------------------------------------------------------- */
 
 static fb3_status embedding_fwd(fb3_backend *be, void *y, float *mean, float *rstd, const float *word,
                                 const int32_t *ids, const float *gamma, const float *beta, float eps,
@@ -216,8 +214,7 @@ static fb3_status dropout_bwd_add(fb3_backend *be, float *dx, const void *dy, co
     return FB3_OK;
 }
 
-/* --- linear layers --------------------------------------------------------------------------------------------------
- */
+/* --- linear layers ------------------------------------------------------------------------------------------------ */
 
 static fb3_status linear_fwd(fb3_backend *be, void *y, const void *x, const void *w, const float *b, int T, int I,
                              int O)
@@ -261,8 +258,7 @@ static fb3_status gelu_bwd(fb3_backend *be, void *dpre, void *y, const void *dy,
     return FB3_OK;
 }
 
-/* --- attention and residual -----------------------------------------------------------------------------------------
- */
+/* --- attention and residual --------------------------------------------------------------------------------------- */
 
 static fb3_status attention_fwd(fb3_backend *be, void *out, float *lse, const void *qkv, const void *pos,
                                 const fb3_attention *att, const fb3_ragged *ragged, const fb3_dropout *drop)
@@ -307,8 +303,7 @@ static fb3_status add_layernorm_bwd(fb3_backend *be, void *dx, void *dresidual, 
     return FB3_OK;
 }
 
-/* --- head and loss --------------------------------------------------------------------------------------------------
- */
+/* --- head and loss ------------------------------------------------------------------------------------------------ */
 
 static fb3_status mean_pool_fwd(fb3_backend *be, float *pooled, const void *x, const fb3_ragged *ragged, int C)
 {
@@ -359,8 +354,7 @@ static fb3_status loss_bwd(fb3_backend *be, float *dpred, const float *pred, con
     return FB3_OK;
 }
 
-/* --- optimizer ------------------------------------------------------------------------------------------------------
- */
+/* --- optimizer ---------------------------------------------------------------------------------------------------- */
 
 static fb3_status sum_squares(fb3_backend *be, double *sum, const float *x, int64_t n)
 {

@@ -8,7 +8,7 @@
 
 enum { MOST_TARGETS = 64, NAME_BYTES = 160, SHOWN = 60 };
 
-/* --- model and machine --- */
+/* --- model and machine -------------------------------------------------------------------------------------------- */
 
 static fb3_status check_preset(const fb3_config *config)
 {
@@ -50,7 +50,7 @@ static fb3_status check_machine(fb3_config *config)
     return FB3_OK;
 }
 
-/* --- data and folds --- */
+/* --- data and folds ----------------------------------------------------------------------------------------------- */
 
 static fb3_status check_columns(const fb3_config *config)
 {
@@ -111,7 +111,7 @@ fb3_status fb3_config_train_folds(const fb3_config *config, int folds, bool *sel
     return FB3_OK;
 }
 
-/* --- schedule and evaluation --- */
+/* --- schedule and evaluation -------------------------------------------------------------------------------------- */
 
 /* A word of lr_scheduler_kwargs and the schedule that reads it. */
 static const struct kwarg_owner {
@@ -183,7 +183,7 @@ static fb3_status complete_metric(fb3_config *config)
     return FB3_OK;
 }
 
-/* --- reports and output --- */
+/* --- reports and output ------------------------------------------------------------------------------------------- */
 
 static fb3_status check_trackers(const fb3_config *config)
 {
@@ -217,7 +217,7 @@ static fb3_status check_clip(const fb3_config *config)
     return FB3_OK;
 }
 
-/* --- what a verb cannot do without --- */
+/* --- what a verb cannot do without -------------------------------------------------------------------------------- */
 
 static bool is_prepared(const char *path)
 {

@@ -20,7 +20,7 @@ static const char PREFIX[] = "FB3_";
 /* Variables that are no keys: the configuration's name and what the tests are told. */
 static const char *const OTHER_VARIABLES[] = {"FB3_CONFIG", "FB3_SOURCE_DIR", "FB3_SHARED_DIR", "FB3_BUILD_DIR"};
 
-/* --- where a value came from --- */
+/* --- where a value came from -------------------------------------------------------------------------------------- */
 
 static void variable_name(const char *key, char *name, size_t bytes)
 {
@@ -72,7 +72,7 @@ fb3_status fb3_config_refuse(const fb3_config *config, const char *key, const ch
     return fb3_fail(FB3_INPUT, "%s: %s", where, message);
 }
 
-/* --- defaults --- */
+/* --- defaults ----------------------------------------------------------------------------------------------------- */
 
 static fb3_status set_defaults(fb3_config *config)
 {
@@ -97,7 +97,7 @@ void fb3_config_free(fb3_config *config)
     *config = (fb3_config){0};
 }
 
-/* --- environment --- */
+/* --- environment -------------------------------------------------------------------------------------------------- */
 
 static fb3_status apply_variable(fb3_config *config, const fb3_option *option, const char *name)
 {
@@ -159,7 +159,7 @@ static void warn_of_unknown_variables(void)
     }
 }
 
-/* --- YAML --- */
+/* --- YAML --------------------------------------------------------------------------------------------------------- */
 
 typedef struct yaml_target {
     fb3_config *config;
@@ -227,7 +227,7 @@ fb3_status fb3_config_load_text(fb3_config *config, const char *text, const char
     return fb3_yaml_read(text, strlen(text), what, true, apply_pair, &target);
 }
 
-/* --- all together --- */
+/* --- all together ------------------------------------------------------------------------------------------------- */
 
 static fb3_status refuse_nothing_given(void)
 {

@@ -4,18 +4,8 @@
 #include "fb3/file.h"
 #include "fb3/log.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-
-static char *labels_json(const fb3_strings *labels)
-{
-    json_t *array = json_array();
-    for (int y = 0; y < labels->count; y++) json_array_append_new(array, json_string(labels->item[y]));
-    char *text = json_dumps(array, JSON_COMPACT);
-    json_decref(array);
-    return text;
-}
 
 /* All word rows are wanted, so one active row is enough for the table: the whole table travels beside the arena. */
 enum { NO_ACTIVE_ROWS = 1 };
@@ -25,7 +15,7 @@ static fb3_status export_open(const fb3_model_file *file, const fb3_config *conf
     fb3_param_table *table = NULL;
     fb3_weights weights = {0};
     fb3_status status = FB3_OK;
-    char *labels = labels_json(&file->info.labels);
+    char *labels = fb3_labels_json(&file->info.labels);
     fb3_export export = {.weights = &weights,
                          .label_names = labels,
                          .dtype = config->dtype,

@@ -22,8 +22,7 @@ enum {
 static const char COMPLETE[] = "complete"; /* the last attribute that is written */
 static const char VERSION[] = "format_version";
 
-/* --- writing --------------------------------------------------------------------------------------------------------
- */
+/* --- writing ------------------------------------------------------------------------------------------------------ */
 
 static fb3_status make_group(hid_t *group, hid_t parent, const char *name)
 {
@@ -141,8 +140,7 @@ done:
     return status;
 }
 
-/* --- opening --------------------------------------------------------------------------------------------------------
- */
+/* --- opening ------------------------------------------------------------------------------------------------------ */
 
 struct fb3_checkpoint {
     char *path;
@@ -363,8 +361,7 @@ bool fb3_checkpoint_has_optimizer(const fb3_checkpoint *checkpoint)
     return fb3_h5_has(checkpoint->file, "optim");
 }
 
-/* --- reading --------------------------------------------------------------------------------------------------------
- */
+/* --- reading ------------------------------------------------------------------------------------------------------ */
 
 fb3_status fb3_checkpoint_tokenizer(const fb3_checkpoint *checkpoint, void **spm, size_t *bytes)
 {
@@ -448,8 +445,7 @@ done:
     return status;
 }
 
-/* --- inspect --------------------------------------------------------------------------------------------------------
- */
+/* --- inspect ------------------------------------------------------------------------------------------------------ */
 
 static void print_parameters(const fb3_param_table *table)
 {

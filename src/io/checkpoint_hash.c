@@ -123,8 +123,7 @@ fb3_status fb3_hash_verify(const char *path, bool *on_record)
     return status;
 }
 
-/* --- publishing -----------------------------------------------------------------------------------------------------
- */
+/* --- publishing --------------------------------------------------------------------------------------------------- */
 
 static fb3_status write_hash(const char *path, const char *hex)
 {

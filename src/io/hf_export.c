@@ -46,8 +46,7 @@ static const special_role special_roles[] = {
     {"pad_token", "[PAD]"}, {"sep_token", "[SEP]"}, {"unk_token", "[UNK]"},
 };
 
-/* --- JSON files ----------------------------------------------------------------------------------------------------
- */
+/* --- JSON files --------------------------------------------------------------------------------------------------- */
 
 static fb3_status write_text(const char *folder, const char *name, const void *text, size_t bytes)
 {
@@ -108,8 +107,7 @@ static fb3_status write_config(const fb3_export *export, const char *folder)
     return status;
 }
 
-/* --- the tokenizer --------------------------------------------------------------------------------------------------
- */
+/* --- the tokenizer ------------------------------------------------------------------------------------------------ */
 
 static json_t *special_tokens_map(void)
 {
@@ -199,8 +197,7 @@ static fb3_status write_tokenizer(const fb3_export *export, const char *folder)
     return status;
 }
 
-/* --- the directory -------------------------------------------------------------------------------------------------
- */
+/* --- the directory ------------------------------------------------------------------------------------------------ */
 
 /* "." and "..", which every directory has. */
 static bool is_dots(const char *name)

@@ -24,8 +24,7 @@ enum {
 
 static const char FOLDER[] = "pytorch_model";
 
-/* --- the pickle: opcodes as in pickle.c ----------------------------------------------------------------------------
- */
+/* --- the pickle: opcodes as in pickle.c --------------------------------------------------------------------------- */
 
 /* The storage's class in torch, by fb3_export_dtype. */
 static const char *const storage_types[] = {
@@ -137,8 +136,7 @@ static fb3_status make_pickle(const fb3_export *export, char **pickle, size_t *b
     return fb3_fail(FB3_FAILED, "out of memory for the state dict");
 }
 
-/* --- storages, as libzip's sources ---------------------------------------------------------------------------------
- */
+/* --- storages, as libzip's sources -------------------------------------------------------------------------------- */
 
 /* Shared by all sources of an archive; `status` keeps the first failure. */
 typedef struct archive_writer {
@@ -243,8 +241,7 @@ static zip_source_t *storage_source(zip_t *archive, archive_writer *writer, cons
     return source;
 }
 
-/* --- the archive ---------------------------------------------------------------------------------------------------
- */
+/* --- the archive -------------------------------------------------------------------------------------------------- */
 
 static fb3_status zip_failed(archive_writer *writer, zip_t *archive)
 {

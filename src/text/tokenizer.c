@@ -35,7 +35,7 @@ enum { VOCABULARY_MULTIPLE = 100 };
 
 const char *const fb3_special_text[FB3_SPECIALS] = {"[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"};
 
-/* --- opening --- */
+/* --- opening ------------------------------------------------------------------------------------------------------ */
 
 static fb3_status check_pieces(const fb3_spm_pieces *pieces)
 {
@@ -220,7 +220,7 @@ void fb3_tokenizer_close(fb3_tokenizer *tokenizer)
     free(tokenizer);
 }
 
-/* --- encoding --- */
+/* --- encoding ----------------------------------------------------------------------------------------------------- */
 
 /* The buffers of one call. */
 typedef struct scratch {
@@ -341,7 +341,7 @@ fb3_status fb3_tokenizer_encode(const fb3_tokenizer *tokenizer, const char *text
     return FB3_OK;
 }
 
-/* --- what it is --- */
+/* --- what it is --------------------------------------------------------------------------------------------------- */
 
 int fb3_tokenizer_pieces(const fb3_tokenizer *tokenizer)
 {

@@ -77,6 +77,15 @@ void fb3_model_info_free(fb3_model_info *info)
     *info = (fb3_model_info){0};
 }
 
+char *fb3_labels_json(const fb3_strings *labels)
+{
+    json_t *array = json_array();
+    for (int y = 0; y < labels->count; y++) json_array_append_new(array, json_string(labels->item[y]));
+    char *text = json_dumps(array, JSON_COMPACT);
+    json_decref(array);
+    return text;
+}
+
 static fb3_status parse_labels(fb3_strings *labels, const char *json, const char *path)
 {
     json_t *array = json_loads(json, 0, NULL), *label;

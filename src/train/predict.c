@@ -189,12 +189,8 @@ static fb3_status complete(fb3_predictions *p, const fb3_dataset *dataset, bool 
     FB3_TRY(fb3_dataset_read_ids(dataset, 0, p->n, &p->ids));
     if (!labelled) return FB3_OK;
     p->truth = malloc(cells * sizeof *p->truth);
-    int64_t *rows = malloc((size_t)p->n * sizeof *rows);
-    fb3_status status = p->truth && rows ? FB3_OK : fb3_fail(FB3_FAILED, "out of memory for the labels");
-    for (int64_t i = 0; rows && i < p->n; i++) rows[i] = i;
-    if (status == FB3_OK) status = fb3_dataset_read_labels(dataset, rows, p->n, p->truth);
-    free(rows);
-    return status;
+    FB3_REQUIRE(p->truth, FB3_FAILED, "out of memory for the labels");
+    return fb3_dataset_read_labels(dataset, NULL, p->n, p->truth);
 }
 
 fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, const char *csv, bool labelled, bool pooled,

@@ -40,8 +40,7 @@ char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name)
     return path;
 }
 
-/* --- model ----------------------------------------------------------------------------------------------------------
- */
+/* --- model -------------------------------------------------------------------------------------------------------- */
 
 static fb3_status open_model(fb3_run *run)
 {
@@ -82,8 +81,7 @@ fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights)
     return FB3_OK;
 }
 
-/* --- data and folds --------------------------------------------------------------------------------------------------
- */
+/* --- data and folds ----------------------------------------------------------------------------------------------- */
 
 static fb3_status need_train_file(const fb3_config *config)
 {
@@ -134,17 +132,14 @@ static fb3_status assign_folds(const fb3_run *run, int8_t *fold, int *folds)
     }
     FB3_REQUIRE(k <= data->n, FB3_INPUT, "folds: %d is more than the %lld samples", k, (long long)data->n);
     float *labels = malloc((size_t)data->n * (size_t)data->targets * sizeof *labels);
-    int64_t *rows = malloc((size_t)data->n * sizeof *rows);
-    fb3_status status = labels && rows ? FB3_OK : fb3_fail(FB3_FAILED, "out of memory for the labels");
-    for (int64_t i = 0; rows && i < data->n; i++) rows[i] = i;
-    if (status == FB3_OK) status = fb3_dataset_read_labels(data, rows, data->n, labels);
+    FB3_REQUIRE(labels, FB3_FAILED, "out of memory for the labels");
+    fb3_status status = fb3_dataset_read_labels(data, NULL, data->n, labels);
     if (status == FB3_OK) {
         status = config->fold_method == FB3_FOLD_BINNED
                      ? fb3_folds_binned(fold, labels, data->n, data->targets, k, seed)
                      : fb3_folds_compat(fold, labels, data->n, data->targets, k, seed);
     }
     free(labels);
-    free(rows);
     return status;
 }
 
@@ -200,8 +195,7 @@ fb3_status fb3_run_fold_rows(fb3_run *run, int fold, fb3_fold_rows *rows)
     return FB3_OK;
 }
 
-/* --- resolution ------------------------------------------------------------------------------------------------------
- */
+/* --- resolution --------------------------------------------------------------------------------------------------- */
 
 static int64_t ceil_divide(int64_t a, int64_t b)
 {
@@ -240,8 +234,7 @@ int64_t fb3_run_total_steps(const fb3_run *run, int64_t train_count)
     return (int64_t)ceil(config->num_train_epochs * (double)per_epoch);
 }
 
-/* --- the run directory -----------------------------------------------------------------------------------------------
- */
+/* --- the run directory -------------------------------------------------------------------------------------------- */
 
 static fb3_status check_resume_path(const fb3_config *config)
 {
@@ -261,26 +254,36 @@ static fb3_status lock_directory(fb3_run *run)
     return status;
 }
 
+fb3_status fb3_run_yaml_read(const char *run_directory, char **text)
+{
+    size_t bytes;
+    *text = NULL;
+    char *path = fb3_path_join(run_directory, "run.yaml");
+    FB3_REQUIRE(path, FB3_FAILED, "out of memory");
+    fb3_status status = fb3_file_exists(path) ? fb3_file_read(path, LARGEST_RUN_YAML, text, &bytes) : FB3_OK;
+    free(path);
+    return status;
+}
+
+/* The directory is there and ours; *text as fb3_run_yaml_read(). Local. */
+static fb3_status enter_directory(fb3_run *run, char **text)
+{
+    const fb3_config *config = run->config;
+    FB3_TRY(check_resume_path(config));
+    FB3_TRY(fb3_folder_make(config->output_dir));
+    if (!config->dry_run) FB3_TRY(lock_directory(run));
+    FB3_TRY(fb3_run_yaml_read(config->output_dir, text));
+    FB3_REQUIRE(!*text || config->resume != FB3_RESUME_NEVER, FB3_INPUT,
+                "%s holds a run and resume is never; choose another output_dir", config->output_dir);
+    return FB3_OK;
+}
+
 /* *text is the run.yaml of a run that is there already, or NULL. The root reads, all ranks get it. */
 static fb3_status read_stored(fb3_run *run, char **text)
 {
-    fb3_status mine = FB3_OK;
-    char *path = output_path(run, "run.yaml");
-    size_t bytes = 0;
     *text = NULL;
-    if (!path) mine = fb3_fail(FB3_FAILED, "out of memory");
-    if (mine == FB3_OK && run->session->root) {
-        mine = check_resume_path(run->config);
-        if (mine == FB3_OK) mine = fb3_folder_make(run->config->output_dir);
-        if (mine == FB3_OK && !run->config->dry_run) mine = lock_directory(run);
-        if (mine == FB3_OK && fb3_file_exists(path)) mine = fb3_file_read(path, LARGEST_RUN_YAML, text, &bytes);
-        if (mine == FB3_OK && *text && run->config->resume == FB3_RESUME_NEVER) {
-            mine = fb3_fail(FB3_INPUT, "%s holds a run and resume is never; choose another output_dir",
-                            run->config->output_dir);
-        }
-    }
-    free(path);
-    int64_t length = *text ? (int64_t)bytes : -1;
+    fb3_status mine = run->session->root ? enter_directory(run, text) : FB3_OK;
+    int64_t length = *text ? (int64_t)strlen(*text) : -1;
     FB3_TRY(fb3_comm_agree(run->session->comm, mine, "opening the run directory"));
     FB3_TRY(fb3_comm_broadcast(run->session->comm, &length, sizeof length, 0, "stored configuration"));
     if (length < 0) return FB3_OK;

@@ -153,8 +153,7 @@ fb3_status fb3_fold_save_complete(fb3_fold_run *f)
     return FB3_OK;
 }
 
-/* --- restoring ------------------------------------------------------------------------------------------------------
- */
+/* --- restoring ---------------------------------------------------------------------------------------------------- */
 
 static fb3_status same_hash(const char *stored, const char *now, const char *what, const char *cure)
 {

@@ -10,7 +10,6 @@
 #include <string.h>
 
 enum { BOOTSTRAP_DRAWS = 2000 };
-#define LARGEST_RUN_YAML ((size_t)1 << 20)
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -27,8 +26,7 @@ static fb3_status paths_given(const fb3_config *config, fb3_strings *paths)
     return FB3_OK;
 }
 
-/* --- predict -------------------------------------------------------------------------------------------------------
- */
+/* --- predict ------------------------------------------------------------------------------------------------------ */
 
 /* "1,5" */
 static fb3_status parse_clip(const char *text, double *low, double *high)
@@ -89,8 +87,7 @@ done:
     return status;
 }
 
-/* --- evaluate ------------------------------------------------------------------------------------------------------
- */
+/* --- evaluate ----------------------------------------------------------------------------------------------------- */
 
 /* MCRMSE with its interval, the RMSEs and Pearson's r, on standard output. */
 static fb3_status print_report(const char *name, const fb3_strings *targets, const float *truth, const float *pred,
@@ -114,13 +111,11 @@ static fb3_status print_report(const char *name, const fb3_strings *targets, con
 
 static fb3_status load_run_config(fb3_config *config, const char *run_directory)
 {
-    char *path = fb3_path_join(run_directory, "run.yaml"), *text = NULL;
-    size_t bytes;
-    FB3_REQUIRE(path, FB3_FAILED, "out of memory");
-    fb3_status status = fb3_file_read(path, LARGEST_RUN_YAML, &text, &bytes);
-    if (status == FB3_OK) status = fb3_config_load_text(config, text, path);
+    char *text;
+    FB3_TRY(fb3_run_yaml_read(run_directory, &text));
+    FB3_REQUIRE(text, FB3_INPUT, "%s has no run.yaml; give a run directory", run_directory);
+    fb3_status status = fb3_config_load_text(config, text, "run.yaml");
     free(text);
-    free(path);
     return status;
 }
 

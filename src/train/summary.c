@@ -111,34 +111,24 @@ static fb3_status write_summary(const fb3_run *run, const fb3_score_row *rows, i
     return status;
 }
 
-/* Adds the means of the scores that are trained on to mean[Y], which starts at zero; read in blocks. */
+/* The means of the scores that are trained on, mean[Y]. */
 static fb3_status training_means(const fb3_dataset *data, double *mean)
 {
-    enum { BLOCK = 4096 };
-    int64_t rows[BLOCK];
-    float *labels = malloc((size_t)BLOCK * (size_t)data->targets * sizeof *labels);
+    int Y = data->targets;
+    float *labels = malloc((size_t)data->n * (size_t)Y * sizeof *labels);
     FB3_REQUIRE(labels, FB3_FAILED, "out of memory for the mean predictor");
-    for (int64_t first = 0; first < data->n; first += BLOCK) {
-        int64_t count = data->n - first < BLOCK ? data->n - first : BLOCK;
-        for (int64_t i = 0; i < count; i++) rows[i] = first + i;
-        fb3_status status = fb3_dataset_read_labels(data, rows, count, labels);
-        if (status != FB3_OK) {
-            free(labels);
-            return status;
-        }
-        for (int64_t i = 0; i < count; i++) {
-            for (int y = 0; y < data->targets; y++) mean[y] += labels[i * data->targets + y] / (double)data->n;
-        }
-    }
+    fb3_status status = fb3_dataset_read_labels(data, NULL, data->n, labels);
+    for (int y = 0; y < Y; y++) mean[y] = 0;
+    for (int64_t i = 0; status == FB3_OK && i < data->n * Y; i++) mean[i % Y] += labels[i] / (double)data->n;
     free(labels);
-    return FB3_OK;
+    return status;
 }
 
 /* The mean predictor of a validation set knows the training scores only. */
 static fb3_status mean_predictor(fb3_scores *scores, const fb3_run *run, const fb3_oof *all)
 {
     if (!run->validation) return fb3_oof_mean_predictor(scores, all, run->folds);
-    double mean[FB3_MAX_TARGETS] = {0};
+    double mean[FB3_MAX_TARGETS];
     FB3_TRY(training_means(run->data, mean));
     size_t cells = (size_t)all->n * (size_t)all->targets;
     float *pred = malloc((cells + 1) * sizeof *pred);

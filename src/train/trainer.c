@@ -4,7 +4,6 @@
 #include "fb3/file.h"
 #include "fb3/log.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +11,7 @@
 /* Ids are read in blocks of this many rows, so that memory does not grow with the data set. */
 enum { ID_BLOCK = 1 << 16 };
 
-/* --- preparing ------------------------------------------------------------------------------------------------------
- */
+/* --- preparing ---------------------------------------------------------------------------------------------------- */
 
 /* ids of ascending `rows`, in that order. */
 static fb3_status read_row_ids(const fb3_dataset *dataset, const int32_t *rows, int64_t n, fb3_strings *ids)
@@ -99,12 +97,7 @@ static fb3_status begin_state(fb3_fold_run *f)
     memcpy(state->data_sha256, run->data->source_sha256, FB3_SHA256_HEX);
     memcpy(state->weights_sha256, run->weights_sha256, FB3_SHA256_HEX);
     memcpy(state->tokenizer_sha256, run->data->tokenizer_sha256, FB3_SHA256_HEX);
-    json_t *labels = json_array();
-    for (int y = 0; y < config->label_columns.count; y++) {
-        json_array_append_new(labels, json_string(config->label_columns.item[y]));
-    }
-    state->label_columns = json_dumps(labels, JSON_COMPACT);
-    json_decref(labels);
+    state->label_columns = fb3_labels_json(&config->label_columns);
     state->config = fb3_config_text(config);
     FB3_REQUIRE(state->label_columns && state->config, FB3_FAILED, "out of memory");
     return FB3_OK;
@@ -173,8 +166,7 @@ static fb3_status open_feed(fb3_fold_run *f)
                          f->total_steps);
 }
 
-/* --- the loop -------------------------------------------------------------------------------------------------------
- */
+/* --- the loop ----------------------------------------------------------------------------------------------------- */
 
 static double epoch_of(const fb3_fold_run *f)
 {
@@ -377,8 +369,7 @@ static fb3_status train_to_the_end(fb3_fold_run *f)
     return FB3_OK;
 }
 
-/* --- a whole fold ----------------------------------------------------------------------------------------------------
- */
+/* --- a whole fold ------------------------------------------------------------------------------------------------- */
 
 static fb3_status record_end(fb3_fold_run *f)
 {

@@ -31,8 +31,7 @@ static int fill_buckets(void **state)
     return 0;
 }
 
-/* --- the naive formula ----------------------------------------------------------------------------------------------
- */
+/* --- the naive formula -------------------------------------------------------------------------------------------- */
 
 typedef struct problem {
     fb3_attention att;
@@ -157,8 +156,7 @@ static void reference_bwd(const problem *p, double *dqkv, double *dpos, const do
     free(probability);
 }
 
-/* --- the operation --------------------------------------------------------------------------------------------------
- */
+/* --- the operation ------------------------------------------------------------------------------------------------ */
 
 typedef struct attention_case {
     problem p;

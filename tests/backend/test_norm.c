@@ -7,8 +7,7 @@
 
 static const float eps = 1e-7f;
 
-/* --- references ------------------------------------------------------------------------------------------------------
- */
+/* --- references --------------------------------------------------------------------------------------------------- */
 
 static void norm_fwd(double *y, const double *x, const double *gamma, const double *beta, int rows, int C)
 {
@@ -76,8 +75,7 @@ static void test_reference_gradient(void **state)
     buffer_free(&x), buffer_free(&gamma), buffer_free(&beta), buffer_free(&w);
 }
 
-/* --- LayerNorm with a residual; the plain one ------------------------------------------------------------------------
- */
+/* --- LayerNorm with a residual; the plain one --------------------------------------------------------------------- */
 
 typedef enum alias { APART, DX_IS_DRESIDUAL, DX_IS_DY, DRESIDUAL_IS_DY } alias;
 
@@ -205,8 +203,7 @@ static void test_add_layernorm(void **state)
     compare_norm(NULL, 0, 64, true, false, APART, &some_dropout);
 }
 
-/* --- embeddings ------------------------------------------------------------------------------------------------------
- */
+/* --- embeddings --------------------------------------------------------------------------------------------------- */
 
 enum { ROWS = 37 };
 
@@ -300,8 +297,7 @@ static void test_embedding(void **state)
     compare_embedding(NULL, 0, 64, &some_dropout);
 }
 
-/* --- dropout ---------------------------------------------------------------------------------------------------------
- */
+/* --- dropout ------------------------------------------------------------------------------------------------------ */
 
 typedef struct dropout_case {
     layout l;

@@ -26,8 +26,7 @@ static int free_model(void **state)
     return clear_scratch(state);
 }
 
-/* --- content --------------------------------------------------------------------------------------------------------
- */
+/* --- content ------------------------------------------------------------------------------------------------------ */
 
 static void with_optimizer_and_without(void **state)
 {
@@ -134,8 +133,7 @@ static void another_model_or_other_data(void **state)
     fb3_checkpoint_close(checkpoint);
 }
 
-/* --- hash files -----------------------------------------------------------------------------------------------------
- */
+/* --- hash files --------------------------------------------------------------------------------------------------- */
 
 /* Files of the scratch folder whose names start so. */
 static int count_files(const char *start)
@@ -273,8 +271,7 @@ static void failed_writes_leave_the_old_one(void **state)
     assert_step(scratch_path("taken.h5"), 1);
 }
 
-/* --- the newest of two ----------------------------------------------------------------------------------------------
- */
+/* --- the newest of two -------------------------------------------------------------------------------------------- */
 
 static void assert_newest(int64_t step)
 {
@@ -319,8 +316,7 @@ static void newest_complete_of_two(void **state)
     assert_newest(8);
 }
 
-/* --- inspect --------------------------------------------------------------------------------------------------------
- */
+/* --- inspect ------------------------------------------------------------------------------------------------------ */
 
 static void printed(void **state)
 {

@@ -126,8 +126,7 @@ static void the_same_weights_give_the_same_bytes(void **state)
     free_source(&from);
 }
 
-/* --- the directory appears whole or not at all -----------------------------------------------------------------------
- */
+/* --- the directory appears whole or not at all -------------------------------------------------------------------- */
 
 static void places_to_export_to(void **state)
 {

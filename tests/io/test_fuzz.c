@@ -114,8 +114,7 @@ static void fuzz(const char *what, const unsigned char *original, size_t origina
     free(data);
 }
 
-/* --- safetensors: the header, with its right length, and the data of the original ------------------------------------
- */
+/* --- safetensors: the header, with its right length, and the data of the original --------------------------------- */
 
 static unsigned char *golden_data;
 static size_t golden_data_bytes;

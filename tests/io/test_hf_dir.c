@@ -76,8 +76,7 @@ static void nested_with_shared_storage(void **state)
     loads("nested", true);
 }
 
-/* --- what does not fit ----------------------------------------------------------------------------------------------
- */
+/* --- what does not fit -------------------------------------------------------------------------------------------- */
 
 /* A copy of golden/plain with texts of the header replaced by others of the same length, and another config.json. */
 static const char *altered(const char *const texts[], const char *config)
@@ -201,8 +200,7 @@ static void damaged_storage_is_refused(void **state)
     free(config);
 }
 
-/* --- the cache ------------------------------------------------------------------------------------------------------
- */
+/* --- the cache ---------------------------------------------------------------------------------------------------- */
 
 static void make_snapshot(const char *cache, const char *commit)
 {

@@ -146,8 +146,7 @@ static void too_many_tensors(void **state)
     free(header);
 }
 
-/* --- config.json ----------------------------------------------------------------------------------------------------
- */
+/* --- config.json -------------------------------------------------------------------------------------------------- */
 
 /* golden/plain with config.json replaced by `config`, or with one text in it replaced. */
 static const char *with_config(const char *from, const char *to)

@@ -23,8 +23,7 @@ static const char *archive(const void *pickle, size_t bytes)
     return path;
 }
 
-/* --- pickles, assembled by hand (opcodes: Python's pickletools) -----------------------------------------------------
- */
+/* --- pickles, assembled by hand (opcodes: Python's pickletools) --------------------------------------------------- */
 
 #define PROTO                "\x80\x02"
 #define GLOBAL(module, name) "c" module "\n" name "\n"
@@ -219,8 +218,7 @@ static void bombs(void **state)
     bomb(PROTO "N", 3, "q\0", 2, 2 * MANY, "at most 4194304");
 }
 
-/* --- archives -------------------------------------------------------------------------------------------------------
- */
+/* --- archives ----------------------------------------------------------------------------------------------------- */
 
 static const char good_pickle[] = DICT(TENSOR);
 

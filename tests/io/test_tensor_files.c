@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- half and bfloat16 ----------------------------------------------------------------------------------------------
- */
+/* --- half and bfloat16 -------------------------------------------------------------------------------------------- */
 
 /* The value of a half by the definition of the format. */
 static double half_by_definition(unsigned h)
@@ -102,8 +101,7 @@ static void float_to_bfloat16_rounds_to_nearest_even(void **state)
     assert_true(isnan(fb3_bfloat16_to_float(fb3_float_to_bfloat16(float_of_bits(0x7f800001u)))));
 }
 
-/* --- lists of tensors -----------------------------------------------------------------------------------------------
- */
+/* --- lists of tensors --------------------------------------------------------------------------------------------- */
 
 static const fb3_tensor *find(const fb3_tensor_file *file, const char *name)
 {

@@ -83,8 +83,7 @@ static position_tables tables_make(int32_t *memory, const fb3_attention *att, in
         .max_len = max_len, .R = att->R, .row = row, .first = first, .count = count, .longest = longest};
 }
 
-/* --- one (sequence, head) ------------------------------------------------------------------------------------------
- */
+/* --- one (sequence, head) ----------------------------------------------------------------------------------------- */
 
 /* Scratch of a thread. Rows of scores have at least one column past n, the zero that invalid gathers read. */
 typedef struct scratch {
@@ -228,8 +227,7 @@ static bool draw_keep(const head *h, const scratch *s, int i)
     return true;
 }
 
-/* --- forward --------------------------------------------------------------------------------------------------------
- */
+/* --- forward ------------------------------------------------------------------------------------------------------ */
 
 /* Row i of the strip: scores become keep * exp(s - max); returns the sum of exp(s - max), *lse = max + log of it. */
 static float softmax_row(const head *h, const scratch *s, int i, int i0, float *lse)
@@ -282,8 +280,7 @@ static bool head_forward(const head *h, const scratch *s, float *out, float *lse
     return true;
 }
 
-/* --- backward -------------------------------------------------------------------------------------------------------
- */
+/* --- backward ----------------------------------------------------------------------------------------------------- */
 
 typedef struct head_gradients {
     const float *dout, *out, *lse; // [n, D] inside [T,C], twice; [n]
@@ -459,8 +456,7 @@ static bool head_backward(const head *h, const scratch *s, const head_gradients 
                                            .ldc = h->pos_ld});
 }
 
-/* --- the batch ------------------------------------------------------------------------------------------------------
- */
+/* --- the batch ---------------------------------------------------------------------------------------------------- */
 
 /* Workspace: the tables, a scratch per thread, the partials of dpos [groups, R, 2C]. */
 typedef struct attention_workspace {

@@ -20,7 +20,7 @@ typedef struct fb3_cpu_state {
 fb3_status fb3_backend_open_cpu_isa(fb3_backend *be, fb3_cpu_isa isa);
 bool fb3_cpu_has_isa(fb3_cpu_isa isa);
 
-/* --- memory.c: the same for every instruction set ---------------------------------------------------------------- */
+/* --- memory.c: the same for every instruction set ----------------------------------------------------------------- */
 fb3_status fb3_alloc_cpu(fb3_backend *be, void **memory, size_t bytes);
 void fb3_free_cpu(fb3_backend *be, void *memory);
 fb3_status fb3_upload_cpu(fb3_backend *be, void *dst, const void *src_host, size_t bytes);
@@ -33,8 +33,7 @@ void fb3_describe_cpu(const fb3_backend *be, char *text, size_t bytes);
 /* At least `floats` floats of 64-byte aligned scratch, contents undefined, valid until the next call. */
 fb3_status fb3_cpu_workspace(fb3_backend *be, float **memory, size_t floats);
 
-/* --- gemm.c --------------------------------------------------------------------------------------------------------
- */
+/* --- gemm.c ------------------------------------------------------------------------------------------------------- */
 
 /* Runs on every finished output tile while it is in the cache: c[row .. row + rows - 1, col .. col + cols - 1]. */
 typedef void fb3_gemm_epilogue(const void *context, int row, int rows, int col, int cols);

@@ -8,8 +8,7 @@ enum { POOL_COLS = 64 };
 
 static const double rmse_eps = 1e-9; /* inside the square root of the rmse losses, as in the reference recipe */
 
-/* --- pooling --------------------------------------------------------------------------------------------------------
- */
+/* --- pooling ------------------------------------------------------------------------------------------------------ */
 
 fb3_status CPU(mean_pool_fwd)(fb3_backend *be, float *pooled, const void *x, const fb3_ragged *ragged, int C)
 {
@@ -44,8 +43,7 @@ fb3_status CPU(mean_pool_bwd)(fb3_backend *be, void *dx, const float *dpooled, c
     return FB3_OK;
 }
 
-/* --- linear ---------------------------------------------------------------------------------------------------------
- */
+/* --- linear ------------------------------------------------------------------------------------------------------- */
 
 /* keep[0..columns-1] of columns start, start + 1, ... of sample b: all 1 without dropout. */
 static void head_keep(float *keep, int start, int columns, const fb3_ragged *ragged, int b, const fb3_dropout *drop)
@@ -107,8 +105,7 @@ fb3_status CPU(head_bwd)(fb3_backend *be, float *dpooled, float *dw, float *db, 
     return FB3_OK;
 }
 
-/* --- losses ---------------------------------------------------------------------------------------------------------
- */
+/* --- losses ------------------------------------------------------------------------------------------------------- */
 
 static double element_loss(double d, fb3_loss_kind kind, double beta)
 {

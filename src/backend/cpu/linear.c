@@ -9,8 +9,7 @@ enum {
     BIAS_ROWS = 64,       /* rows whose bias gradients are one partial */
 };
 
-/* --- GELU(x) = x Phi(x), GELU'(x) = Phi(x) + x phi(x) (Hendrycks and Gimpel 2016) ----------------------------------
- */
+/* --- GELU(x) = x Phi(x), GELU'(x) = Phi(x) + x phi(x) (Hendrycks and Gimpel 2016) --------------------------------- */
 
 static inline vf gelu(vf x)
 {
@@ -37,8 +36,7 @@ fb3_status CPU(gelu_bwd)(fb3_backend *be, void *dpre, void *y, const void *dy, c
     return FB3_OK;
 }
 
-/* --- forward --------------------------------------------------------------------------------------------------------
- */
+/* --- forward ------------------------------------------------------------------------------------------------------ */
 
 typedef struct linear_tile {
     float *pre, *y;    // pre, y [T, O]; y NULL: no GELU
@@ -83,8 +81,7 @@ fb3_status CPU(linear_gelu_fwd)(fb3_backend *be, void *y, void *pre, const void 
     return forward(be, y, pre, x, w, b, T, I, O);
 }
 
-/* --- backward -------------------------------------------------------------------------------------------------------
- */
+/* --- backward ----------------------------------------------------------------------------------------------------- */
 
 fb3_status CPU(linear_bwd_input)(fb3_backend *be, void *dx, const void *dy, const void *w, int T, int I, int O,
                                  bool accumulate)
