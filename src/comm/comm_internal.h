@@ -14,7 +14,7 @@ struct fb3_comm {
     int node_leader; /* world rank of the node's rank 0 */
     char host[64];
     int cores, threads; /* set by fb3_comm_bind() */
-    int64_t timeout; /* seconds that a collective may take */
+    int64_t timeout;    /* seconds that a collective may take */
     fb3_watchdog *watchdog;
     const char *root_work; /* what the root does while the others wait; fb3_comm_root_begins() */
     double last_sign;      /* of its life, on the root */

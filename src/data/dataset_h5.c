@@ -257,6 +257,7 @@ static fb3_status share_offsets(fb3_dataset *dataset, fb3_node_memory *memory, f
 {
     void *shared = NULL;
     FB3_TRY(memory->publish(memory->context, mine)); /* all have the file open, or none goes on */
+    assert(dataset && dataset->file);
     FB3_TRY(memory->allocate(memory->context, ((size_t)dataset->n + 1) * sizeof(int64_t), &shared));
     mine = memory->writer ? unless_usable(read_offsets(dataset, dataset->file, shared), dataset) : FB3_OK;
     FB3_TRY(memory->publish(memory->context, mine));
@@ -371,7 +372,7 @@ static fb3_status read_listed_rows(const fb3_dataset *dataset, slab (*slab_of)(c
                                    hid_t column, hid_t type, size_t width, const int64_t *rows, int64_t count,
                                    void *out)
 {
-    if (count == 0 || width == 0) return FB3_OK;
+    if (count == 0) return FB3_OK;
     slab *slabs = malloc((size_t)count * sizeof *slabs);
     FB3_REQUIRE(slabs, FB3_FAILED, "out of memory for reading %lld rows", (long long)count);
     int64_t at = 0;
@@ -394,8 +395,8 @@ fb3_status fb3_dataset_read_tokens(const fb3_dataset *dataset, const int64_t *ro
 fb3_status fb3_dataset_read_labels(const fb3_dataset *dataset, const int64_t *rows, int64_t count, float *labels)
 {
     assert(count <= dataset->n || rows);
-    if (!rows && dataset->targets > 0 && count > 0)
-        return fb3_h5_read_rows(dataset->file->labels, H5T_NATIVE_FLOAT, 0, (hsize_t)count, labels);
+    if (count == 0 || dataset->targets == 0) return FB3_OK;
+    if (!rows) return fb3_h5_read_rows(dataset->file->labels, H5T_NATIVE_FLOAT, 0, (hsize_t)count, labels);
     return read_listed_rows(dataset, label_slab, dataset->file->labels, H5T_NATIVE_FLOAT,
                             (size_t)dataset->targets * sizeof *labels, rows, count, labels);
 }

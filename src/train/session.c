@@ -88,12 +88,10 @@ static fb3_status show_preparation(void *context, const char *pass, int64_t rows
 }
 
 static fb3_status prepare_on_root(fb3_session *session, const char *source, const char *h5_path,
-                                  const fb3_tokenizer *tokenizer, fb3_dataset_options *options)
+                                  const fb3_tokenizer *tokenizer, const fb3_dataset_options *options)
 {
+    if (!session->root) return FB3_OK;
     fb3_dataset_report report;
-    preparation progress = {.comm = session->comm, .source = source, .last_line = fb3_seconds()};
-    options->progress = show_preparation;
-    options->progress_context = &progress;
     fb3_status status = fb3_dataset_prepare(source, h5_path, tokenizer, options, &report);
     if (status == FB3_OK && tokenizer) fb3_dataset_report_log(&report, options);
     return status;
@@ -121,16 +119,19 @@ fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, cons
 {
     static const fb3_strings NO_LABELS = {0};
     const fb3_config *config = session->config;
+    preparation progress = {.comm = session->comm, .source = source, .last_line = fb3_seconds()};
     fb3_dataset_options options = {.id_column = config->id_column,
                                    .text_column = config->text_column,
                                    .fold_column = labelled ? config->fold_column : NULL,
                                    .label_columns = labelled ? &config->label_columns : &NO_LABELS,
                                    .max_length = max_length,
-                                   .max_samples = max_samples};
+                                   .max_samples = max_samples,
+                                   .progress = show_preparation,
+                                   .progress_context = &progress};
     bool prepared = is_prepared(source);
     if (!prepared) {
         fb3_comm_root_begins(session->comm, "preparing the data set");
-        fb3_status mine = session->root ? prepare_on_root(session, source, h5_path, tokenizer, &options) : FB3_OK;
+        fb3_status mine = prepare_on_root(session, source, h5_path, tokenizer, &options);
         FB3_TRY(fb3_comm_root_ends(session->comm, mine));
     }
     const char *path = prepared ? source : h5_path;

@@ -111,14 +111,13 @@ static fb3_status write_summary(const fb3_run *run, const fb3_score_row *rows, i
     return status;
 }
 
-/* The means of the scores that are trained on, mean[Y]. */
+/* The means of the scores that are trained on, added to mean[Y], which starts at zero. */
 static fb3_status training_means(const fb3_dataset *data, double *mean)
 {
     int Y = data->targets;
     float *labels = malloc((size_t)data->n * (size_t)Y * sizeof *labels);
     FB3_REQUIRE(labels, FB3_FAILED, "out of memory for the mean predictor");
     fb3_status status = fb3_dataset_read_labels(data, NULL, data->n, labels);
-    for (int y = 0; y < Y; y++) mean[y] = 0;
     for (int64_t i = 0; status == FB3_OK && i < data->n * Y; i++) mean[i % Y] += labels[i] / (double)data->n;
     free(labels);
     return status;
@@ -128,7 +127,7 @@ static fb3_status training_means(const fb3_dataset *data, double *mean)
 static fb3_status mean_predictor(fb3_scores *scores, const fb3_run *run, const fb3_oof *all)
 {
     if (!run->validation) return fb3_oof_mean_predictor(scores, all, run->folds);
-    double mean[FB3_MAX_TARGETS];
+    double mean[FB3_MAX_TARGETS] = {0};
     FB3_TRY(training_means(run->data, mean));
     size_t cells = (size_t)all->n * (size_t)all->targets;
     float *pred = malloc((cells + 1) * sizeof *pred);

@@ -20,9 +20,6 @@
 #include <assert.h>
 #include <math.h>
 #include <omp.h>
-#include <assert.h>
-#include <math.h>
-#include <omp.h>
 
 enum {
     STRIP = 64, /* query rows: their scores stay in the second-level cache */
