@@ -27,6 +27,9 @@ static inline size_t fb3_dtype_size(fb3_dtype dtype)
     return dtype == FB3_F32 ? 4 : 2;
 }
 
+/* The widest row that an operation has to take. */
+enum { FB3_HIDDEN_MAX = 1 << 14 };
+
 typedef struct fb3_backend fb3_backend;
 
 /* The ragged layout of T rows in B sequences. Sequence b owns rows seq_start[b] .. seq_start[b+1]-1. */
@@ -144,8 +147,10 @@ typedef struct fb3_ops {
     /* dw float[O,I] += dy^T x, db float[O] += column sums of dy (db NULL: no bias) */
     fb3_status (*linear_bwd_weight)(fb3_backend *be, float *dw, float *db, const void *dy, const void *x, int T, int I,
                                     int O);
-    /* y act[n] = GELU(pre) again (it is not kept), dpre act[n] = dy * GELU'(pre); dpre may be dy */
-    fb3_status (*gelu_bwd)(fb3_backend *be, void *dpre, void *y, const void *dy, const void *pre, int64_t n);
+    /* Backward through the layer after a GELU and the GELU: dpre act[T,I] = (dy act[T,O] w) * GELU'(pre), and y
+     * act[T,I] = GELU(pre) again (it is not kept) */
+    fb3_status (*linear_gelu_bwd_input)(fb3_backend *be, void *dpre, void *y, const void *dy, const void *w,
+                                        const void *pre, int T, int I, int O);
 
     /* --- attention --------------------------------------------------------------------------------------------- */
     /* out act[T,C]; lse float[H,T] log-sum-exp of the scaled scores, kept for the backward pass; qkv act[T,3C] (q | k |
@@ -221,6 +226,9 @@ fb3_status fb3_ops_check(const fb3_ops *ops);
 /* Wraps the table so that every operation is synchronous and its outputs are checked for values that are not finite;
  * the first one fails with operation, layer and step. Fresh memory is filled with NaN. (--debug) */
 fb3_status fb3_backend_make_checked(fb3_backend *backend);
+
+/* The CPU backend does this activation type on this processor. */
+bool fb3_backend_cpu_has(fb3_dtype act);
 
 /* The entry of src/backend/cpu; CUDA's is found by name in libfb3_cuda.so. */
 fb3_status fb3_backend_open_cpu(fb3_backend *backend);

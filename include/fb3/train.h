@@ -22,14 +22,16 @@
 typedef struct fb3_session {
     fb3_config *config; /* borrowed */
     fb3_comm *comm;
-    fb3_worker *io; /* owns every HDF5 call while a fold is in training; before that the main thread does */
-    fb3_backend *backend;
+    fb3_worker *io;       /* owns every HDF5 call while a fold is in training; before that the main thread does */
+    fb3_backend *backend; /* NULL until fb3_session_open_backend() */
     int rank, size;
     bool root;
 } fb3_session;
 
-/* Starts MPI, binds, opens the backend, checks that all ranks have the same configuration, prints the start table. */
+/* Starts MPI, binds, checks that all ranks have the same configuration. */
 fb3_status fb3_session_open(fb3_session *session, fb3_config *config);
+/* For verbs that compute: resolves bf16, opens the backend, prints the start table. */
+fb3_status fb3_session_open_backend(fb3_session *session);
 void fb3_session_close(fb3_session *session);
 /* A CSV made into `h5_path` by the root (reused while unchanged), then opened by all; an .h5 `source` is opened as it
  * is. `labelled`: the label columns are required. */

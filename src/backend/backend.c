@@ -19,7 +19,6 @@ fb3_status fb3_backend_open(fb3_backend **backend, fb3_device device, fb3_dtype 
 {
     *backend = NULL;
     FB3_REQUIRE(device != FB3_DEVICE_CUDA, FB3_INPUT, "device: cuda is not in this build yet; use device: cpu");
-    FB3_REQUIRE(act == FB3_F32, FB3_INPUT, "bf16: true is not in this build yet; use bf16: false");
     fb3_backend *be = calloc(1, sizeof *be);
     FB3_REQUIRE(be != NULL, FB3_FAILED, "out of memory for the backend; free some");
     be->act = act;

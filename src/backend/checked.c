@@ -250,11 +250,12 @@ static fb3_status linear_bwd_weight(fb3_backend *be, float *dw, float *db, const
     return FB3_OK;
 }
 
-static fb3_status gelu_bwd(fb3_backend *be, void *dpre, void *y, const void *dy, const void *pre, int64_t n)
+static fb3_status linear_gelu_bwd_input(fb3_backend *be, void *dpre, void *y, const void *dy, const void *w,
+                                        const void *pre, int T, int I, int O)
 {
-    FB3_TRY(inner(be)->gelu_bwd(be, dpre, y, dy, pre, n));
-    CHECK_ACT(y, n);
-    CHECK_ACT(dpre, n);
+    FB3_TRY(inner(be)->linear_gelu_bwd_input(be, dpre, y, dy, w, pre, T, I, O));
+    CHECK_ACT(y, area(T, I));
+    CHECK_ACT(dpre, area(T, I));
     return FB3_OK;
 }
 
@@ -402,7 +403,7 @@ static const fb3_ops checked_ops = {
     .linear_gelu_fwd = linear_gelu_fwd,
     .linear_bwd_input = linear_bwd_input,
     .linear_bwd_weight = linear_bwd_weight,
-    .gelu_bwd = gelu_bwd,
+    .linear_gelu_bwd_input = linear_gelu_bwd_input,
     .attention_fwd = attention_fwd,
     .attention_bwd = attention_bwd,
     .add_layernorm_fwd = add_layernorm_fwd,

@@ -10,15 +10,10 @@ static const struct limit {
     const char *key;
     const char *allowed[2];
 } LIMITS[] = {
-    {"device", {"auto", "cpu"}},
-    {"bf16", {"auto", "false"}},
-    {"gradient_checkpointing", {"false", NULL}},
-    {"reproducible", {"false", NULL}},
-    {"attention_impl", {"auto", "fused"}},
-    {"tf32", {"false", NULL}},
-    {"fold_groups", {"auto", "1"}},
-    {"report_to", {"[none]", NULL}},
-    {"profile", {"null", NULL}},
+    {"device", {"auto", "cpu"}},       {"gradient_checkpointing", {"false", NULL}},
+    {"reproducible", {"false", NULL}}, {"attention_impl", {"auto", "fused"}},
+    {"tf32", {"false", NULL}},         {"fold_groups", {"auto", "1"}},
+    {"report_to", {"[none]", NULL}},   {"profile", {"null", NULL}},
 };
 
 static fb3_status check_limit(const fb3_config *config, const struct limit *limit)

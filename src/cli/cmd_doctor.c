@@ -64,6 +64,8 @@ fb3_status cmd_doctor(fb3_config *config)
     line(true, "sentencepiece", fb3_sentencepiece_version());
     line(true, "onednn", fb3_backend_library_version());
     bool good = check_cpu();
+    bool bf16 = fb3_backend_cpu_has(FB3_BF16);
+    line(true, "bf16", bf16 ? "bf16: auto computes in bf16" : "no AVX512-BF16 here: bf16: auto computes in float");
     line(true, "cuda", "not in this build yet; the CPU backend is used");
     if (!check_output(config->output_dir)) good = false;
     fflush(stdout);

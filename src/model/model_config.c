@@ -6,6 +6,7 @@
  *
  * Buckets: He, Liu, Gao, Chen, "DeBERTa", and make_log_bucket_position in microsoft/DeBERTa, deberta/da_utils.py. */
 #include "fb3/model_config.h"
+#include "fb3/backend.h"
 
 #include <assert.h>
 #include <jansson.h>
@@ -20,7 +21,6 @@ enum {
     HIDDEN_MULTIPLE = 16, /* keeps every row of every matrix on a vector boundary */
     HEAD_MULTIPLE = 8,
     MAX_VOCAB = 1 << 23,
-    MAX_HIDDEN = 1 << 14,
     MAX_LAYERS = 1 << 10,
     MAX_INTERMEDIATE = 1 << 16,
     MAX_BUCKETS = 1 << 14, /* a row of the position table fits an int16 */
@@ -211,9 +211,9 @@ static fb3_status read_shape(fb3_model_config *model, const json_t *root, const 
 {
     int positions, max_relative;
     FB3_TRY(read_int(&model->vocab, root, "vocab_size", 128100, 1, MAX_VOCAB, what));
-    FB3_TRY(read_int(&model->hidden, root, "hidden_size", 1536, 1, MAX_HIDDEN, what));
+    FB3_TRY(read_int(&model->hidden, root, "hidden_size", 1536, 1, FB3_HIDDEN_MAX, what));
     FB3_TRY(read_int(&model->layers, root, "num_hidden_layers", 24, 1, MAX_LAYERS, what));
-    FB3_TRY(read_int(&model->heads, root, "num_attention_heads", 24, 1, MAX_HIDDEN / HEAD_MULTIPLE, what));
+    FB3_TRY(read_int(&model->heads, root, "num_attention_heads", 24, 1, FB3_HIDDEN_MAX / HEAD_MULTIPLE, what));
     FB3_TRY(read_int(&model->intermediate, root, "intermediate_size", 6144, 1, MAX_INTERMEDIATE, what));
     FB3_TRY(read_int(&positions, root, "max_position_embeddings", 512, 1, MAX_RELATIVE, what));
     FB3_TRY(read_int(&max_relative, root, "max_relative_positions", -1, -1, MAX_RELATIVE, what));

@@ -203,6 +203,7 @@ fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, cons
     data.h5_path = fb3_format("%s.tokens.h5", session->config->output_file ? session->config->output_file : csv);
     FB3_REQUIRE_GOTO(data.h5_path, done, FB3_FAILED, "out of memory");
     FB3_TRY_GOTO(fb3_models_find(&p->names, paths), done);
+    FB3_TRY_GOTO(fb3_session_open_backend(session), done);
     for (int m = 0; m < p->names.count; m++) {
         FB3_TRY_GOTO(predict_one(session, p, &data, p->names.item[m], csv, labelled, pooled), done);
     }

@@ -322,6 +322,7 @@ static fb3_status adopt_stored(fb3_run *run, const char *text, fb3_config *store
         config->total_train_batch_size = stored->total_train_batch_size;
     }
     if (!fb3_config_given(config, "folds")) config->folds = stored->folds;
+    if (config->bf16 == FB3_AUTO) config->bf16 = stored->bf16;
     return fb3_config_check_resume(text, config);
 }
 
@@ -330,6 +331,7 @@ static fb3_status open_run(fb3_run *run, char **stored_text, fb3_config *stored)
     fb3_session *session = run->session;
     FB3_TRY(read_stored(run, stored_text));
     if (*stored_text) FB3_TRY(adopt_stored(run, *stored_text, stored));
+    FB3_TRY(fb3_session_open_backend(session));
     FB3_TRY(open_model(run));
     if (run->hf) FB3_TRY(fb3_comm_check_same(session->comm, run->weights_sha256, "weights"));
     FB3_TRY(open_data(run));

@@ -38,7 +38,6 @@ static fb3_status check_same_configuration(fb3_session *session)
 fb3_status fb3_session_open(fb3_session *session, fb3_config *config)
 {
     *session = (fb3_session){.config = config};
-    char device[128];
     FB3_TRY(fb3_comm_start(&session->comm, true, config->ddp_timeout));
     session->rank = fb3_comm_rank(session->comm);
     session->size = fb3_comm_size(session->comm);
@@ -47,9 +46,26 @@ fb3_status fb3_session_open(fb3_session *session, fb3_config *config)
                 "--debug is the single-device mode; start it without mpirun, or with -np 1");
     FB3_TRY(fb3_comm_bind(session->comm, config->bind == FB3_BIND_KEEP));
     FB3_TRY(check_same_configuration(session));
-    FB3_TRY(fb3_backend_open(&session->backend, config->device, FB3_F32));
-    if (config->debug) FB3_TRY(fb3_backend_make_checked(session->backend));
-    FB3_TRY(fb3_worker_start(&session->io, "io"));
+    return fb3_worker_start(&session->io, "io");
+}
+
+/* One arithmetic for the whole world: `auto` is bf16 where the processor of every rank does it. */
+static fb3_status resolve_bf16(fb3_session *session)
+{
+    if (session->config->bf16 != FB3_AUTO) return FB3_OK;
+    int64_t lacking = !fb3_backend_cpu_has(FB3_BF16);
+    FB3_TRY(fb3_comm_max_int64(session->comm, &lacking, 1, "agreeing on bf16"));
+    session->config->bf16 = lacking ? FB3_OFF : FB3_ON;
+    return FB3_OK;
+}
+
+fb3_status fb3_session_open_backend(fb3_session *session)
+{
+    char device[128];
+    FB3_TRY(resolve_bf16(session));
+    fb3_dtype act = session->config->bf16 == FB3_ON ? FB3_BF16 : FB3_F32;
+    FB3_TRY(fb3_backend_open(&session->backend, session->config->device, act));
+    if (session->config->debug) FB3_TRY(fb3_backend_make_checked(session->backend));
     fb3_backend_describe(session->backend, device, sizeof device);
     return print_start_table(session, device);
 }

@@ -20,6 +20,79 @@ static double uniform(void)
     return (double)(random_state >> 11) / 9007199254740992.0;
 }
 
+/* The bf16 memory of a buffer, in a list of all that live. */
+typedef struct twin {
+    struct twin *next;
+    float *data;
+    int64_t n;
+    uint16_t *half, *memory;
+} twin;
+
+static twin *twins;
+static fb3_dtype running;
+static const uint16_t half_sentinel = 0xFFABu;
+
+fb3_dtype act_type(void)
+{
+    return running;
+}
+
+void *act(const buffer *x)
+{
+    assert_non_null(x->twin);
+    return running == FB3_BF16 ? (void *)x->twin->half : (void *)x->data;
+}
+
+/* To nearest, ties to even; NaN stays NaN. */
+static uint16_t to_half(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (isnan(x)) return 0x7FC0u;
+    return (uint16_t)((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+}
+static float from_half(uint16_t half)
+{
+    uint32_t bits = (uint32_t)half << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+float as_act(float x)
+{
+    return running == FB3_BF16 ? from_half(to_half(x)) : x;
+}
+
+static buffer with_twin(buffer b)
+{
+    twin *made = calloc(1, sizeof *made);
+    assert_non_null(made);
+    made->memory = malloc((size_t)(b.n + 2 * GUARD) * sizeof *made->memory);
+    assert_non_null(made->memory);
+    *made = (twin){.next = twins, .data = b.data, .n = b.n, .memory = made->memory, .half = made->memory + GUARD};
+    for (int i = 0; i < GUARD; i++) made->memory[i] = made->half[b.n + i] = half_sentinel;
+    for (int64_t i = 0; i < b.n; i++) b.data[i] = b.start[i] = from_half(to_half(b.data[i]));
+    twins = b.twin = made;
+    return b;
+}
+
+static void twins_fill(void)
+{
+    for (twin *t = twins; t; t = t->next)
+        for (int64_t i = 0; i < t->n; i++) t->half[i] = to_half(t->data[i]);
+}
+static void twins_read(void)
+{
+    for (twin *t = twins; t; t = t->next) {
+        for (int64_t i = 0; i < t->n; i++) t->data[i] = from_half(t->half[i]);
+        for (int i = 0; i < GUARD; i++) {
+            assert_int_equal(t->memory[i], half_sentinel);
+            assert_int_equal(t->half[t->n + i], half_sentinel);
+        }
+    }
+}
+
 static buffer buffer_make(int64_t n)
 {
     buffer b = {.n = n};
@@ -53,21 +126,41 @@ buffer buffer_output(int64_t n)
     return b;
 }
 
+buffer buffer_random_act(int64_t n)
+{
+    return with_twin(buffer_random(n));
+}
+
+buffer buffer_output_act(int64_t n)
+{
+    return with_twin(buffer_output(n));
+}
+
 buffer buffer_copy(const buffer *from)
 {
     buffer b = buffer_make(from->n);
     memcpy(b.data, from->data, (size_t)from->n * sizeof(float));
     memcpy(b.start, from->data, (size_t)from->n * sizeof(float));
-    return b;
+    return from->twin ? with_twin(b) : b;
 }
 
 void buffer_scale(buffer *x, float a, float b)
 {
-    for (int64_t i = 0; i < x->n; i++) x->data[i] = x->start[i] = a * x->data[i] + b;
+    for (int64_t i = 0; i < x->n; i++) {
+        float scaled = a * x->data[i] + b;
+        x->data[i] = x->start[i] = x->twin ? from_half(to_half(scaled)) : scaled;
+    }
 }
 
 void buffer_free(buffer *x)
 {
+    for (twin **at = &twins; x->twin && *at; at = &(*at)->next) {
+        if (*at != x->twin) continue;
+        *at = x->twin->next;
+        free(x->twin->memory);
+        free(x->twin);
+        break;
+    }
     free(x->memory);
     free(x->start);
     *x = (buffer){0};
@@ -92,6 +185,7 @@ void expect_close_columns(const char *what, const buffer *got, const double *wan
 {
     double largest = 0.0, worst = 0.0;
     int64_t at = 0;
+    if (got->twin && running == FB3_BF16) tolerance = fmax(tolerance, BF16_TOLERANCE);
     for (int64_t i = 0; i < got->n; i++) {
         int column = (int)(i % width);
         if (column < first || column >= first + count) continue;
@@ -169,17 +263,20 @@ static void check_sentinels(const buffer *x)
     }
 }
 
-/* One instruction set: 1, 2 and 3 threads, the first one's outputs being the ones to repeat. */
-static void run_isa(const op_case *c, fb3_cpu_isa isa)
+/* One table: 1, 2 and 3 threads, the first one's outputs being the ones to repeat. */
+static void run_table(const op_case *c, fb3_cpu_table table)
 {
     float *first[sizeof c->outputs / sizeof *c->outputs] = {0};
     for (int threads = 1; threads <= THREADS; threads++) {
         omp_set_num_threads(threads);
-        fb3_backend be = {.act = FB3_F32, .layer = -1};
-        assert_int_equal(fb3_backend_open_cpu_isa(&be, isa), FB3_OK);
+        fb3_backend be = {.layer = -1};
+        assert_int_equal(fb3_backend_open_cpu_table(&be, table), FB3_OK);
+        running = be.act;
         for (int i = 0; c->outputs[i]; i++)
             memcpy(c->outputs[i]->data, c->outputs[i]->start, (size_t)c->outputs[i]->n * sizeof(float));
+        if (running == FB3_BF16) twins_fill();
         if (c->run(&be, c->context) != FB3_OK) fail_msg("%s", fb3_error_text());
+        if (running == FB3_BF16) twins_read();
         be.ops->close(&be);
         assert_int_equal(omp_get_max_threads(), threads);
         for (int i = 0; c->outputs[i]; i++) {
@@ -190,8 +287,7 @@ static void run_isa(const op_case *c, fb3_cpu_isa isa)
                 assert_non_null(first[i]);
                 memcpy(first[i], c->outputs[i]->data, bytes);
             } else if (memcmp(first[i], c->outputs[i]->data, bytes) != 0) {
-                fail_msg("output %d has other bits with %d threads than with one (instruction set %d)", i, threads,
-                         (int)isa);
+                fail_msg("output %d has other bits with %d threads than with one (table %d)", i, threads, (int)table);
             }
         }
         if (threads == 1 && c->check) c->check(c->context);
@@ -201,8 +297,8 @@ static void run_isa(const op_case *c, fb3_cpu_isa isa)
 
 void run_case(const op_case *c)
 {
-    for (fb3_cpu_isa isa = FB3_CPU_BASELINE; isa < FB3_CPU_ISAS; isa++)
-        if (fb3_cpu_has_isa(isa)) run_isa(c, isa);
+    for (fb3_cpu_table table = FB3_CPU_BASELINE; table < FB3_CPU_TABLES; table++)
+        if (fb3_cpu_has_table(table)) run_table(c, table);
 }
 
 static double weighted(reference_forward forward, void *context, double *y, const double *weights, int64_t y_count)

@@ -11,21 +11,34 @@
 
 #include "fb3/backend.h"
 
-/* A float array with sentinels on both sides. `start` is what an operation finds in it: NaN for one that overwrites. */
+/* A float array with sentinels on both sides. `start` is what an operation finds in it: NaN for one that overwrites.
+ * A buffer of activations has a bf16 twin for the tables that work in bf16: run_case() copies there and back. Its
+ * values are representable in bf16 from the start, so that every table is given the same numbers. */
 typedef struct buffer {
     float *data, *start, *memory;
+    struct twin *twin; /* NULL: always float */
     int64_t n;
 } buffer;
 
-buffer buffer_random(int64_t n);                /* N(0, 1)-like, different every time, the same every run */
-buffer buffer_output(int64_t n);                /* starts as NaN */
+buffer buffer_random(int64_t n); /* N(0, 1)-like, different every time, the same every run */
+buffer buffer_output(int64_t n); /* starts as NaN */
+buffer buffer_random_act(int64_t n);
+buffer buffer_output_act(int64_t n);
+/* What an operation of the running table takes for a buffer of activations. */
+void *act(const buffer *x);
+/* The type of the running (or last run) table, and a value rounded to it. */
+fb3_dtype act_type(void);
+float as_act(float x);
 buffer buffer_copy(const buffer *from);         /* starts as another's contents */
 void buffer_scale(buffer *x, float a, float b); /* a * x + b, contents and start */
 void buffer_free(buffer *x);
 double *doubles(const buffer *x); /* the contents in double, to be freed */
 double *zeros(int64_t n);
 
-/* max |got - want| <= tolerance * max |want|, and everything finite. want all 0: got all 0. */
+/* max |got - want| <= tolerance * max |want|, and everything finite. want all 0: got all 0. Where the running table
+ * works in bf16 the tolerance of activations is at least BF16_TOLERANCE: a rounding of the result, 2^-9, and one inside
+ * (of a probability, a sum that is kept). */
+#define BF16_TOLERANCE 6e-3
 void expect_close(const char *what, const buffer *got, const double *want, double tolerance);
 /* The same over columns first .. first + count - 1 of rows of `width`, so that small parts are held to their own size.
  */
@@ -47,8 +60,8 @@ double reference_keep(const fb3_dropout *drop, uint32_t sample, uint64_t e);
 double reference_keep_row(const fb3_dropout *drop, const layout *l, int t, int width, int c);
 extern const fb3_dropout no_dropout, some_dropout; /* p = 0, p = 0.25 */
 
-/* Runs `run` on a fresh backend for every instruction set and thread count, outputs set back to their start before
- * each. Sentinels must live, threads must not change a bit; `check` (may be NULL) is called once per instruction set.
+/* Runs `run` on a fresh backend for every table and thread count, outputs set back to their start before
+ * each. Sentinels must live, threads must not change a bit; `check` (may be NULL) is called once per table.
  */
 typedef struct op_case {
     fb3_status (*run)(fb3_backend *be, void *context);

@@ -85,7 +85,7 @@ static fb3_status run_adamw(fb3_backend *be, void *context)
                           .correction1 = 1.0 - pow(beta1, step + 1),
                           .correction2 = 1.0 - pow(beta2, step + 1),
                           .max_norm = c->max_norm};
-        FB3_TRY(be->ops->adamw(be, c->p.data, c->m.data, c->v.data, c->g[step].data, c->copy.data, segments, segments,
+        FB3_TRY(be->ops->adamw(be, c->p.data, c->m.data, c->v.data, c->g[step].data, act(&c->copy), segments, segments,
                                SEGMENTS, &args, &squares));
     }
     return FB3_OK;
@@ -120,7 +120,7 @@ static void check_adamw(void *context)
     expect_close("p", &c->p, p, 4e-7); /* three steps, two roundings of 6e-8 each */
     for (int s = 0; s < SEGMENTS; s++)
         for (int64_t i = segments[s].offset; i < segments[s].offset + segments[s].count; i++)
-            assert_true(c->copy.data[i] == c->p.data[i]);
+            assert_true(c->copy.data[i] == as_act(c->p.data[i]));
     assert_true(c->p.data[1] == c->p.start[1] && c->p.data[SIZE - 1] == c->p.start[SIZE - 1]);
     assert_true(c->copy.data[1] == c->copy.start[1]);
     free(p), free(m), free(v), free(copy);
@@ -133,7 +133,7 @@ static adamw_case adamw_make(double max_norm, double squares)
                     .p = buffer_random(SIZE),
                     .m = buffer_random(SIZE),
                     .v = buffer_random(SIZE),
-                    .copy = buffer_random(SIZE)};
+                    .copy = buffer_random_act(SIZE)};
     for (int step = 0; step < STEPS; step++) c.g[step] = buffer_random(SIZE);
     buffer_scale(&c.m, 0.1f, 0.0f);
     for (int i = 0; i < SIZE; i++) c.v.data[i] = c.v.start[i] = fabsf(c.v.data[i]);

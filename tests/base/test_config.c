@@ -433,7 +433,6 @@ static void what_is_not_built_is_named(void **state)
         const char *expect;
     } CASES[] = {
         {{"--device", "cuda"}, "--device: cuda is not in this build yet; use device: auto or cpu"},
-        {{"--bf16"}, "--bf16: true is not in this build yet"},
         {{"--gradient_checkpointing"}, "--gradient_checkpointing: true is not in this build yet"},
         {{"--reproducible", "true"}, "--reproducible: true is not in this build yet"},
         {{"--fold_groups", "2"}, "--fold_groups: 2 is not in this build yet"},

@@ -35,7 +35,6 @@ OPTIONS = [
     (dict(loss_type="huber"), "loss_type"),
     (dict(head_dropout=1.5), "head_dropout"),
     (dict(fp16=True), "bf16"),
-    (dict(bf16=True), "bf16"),
     (dict(device="cuda"), "cuda"),
     (dict(device="tpu"), "device"),
     (dict(gradient_checkpointing=True), "gradient_checkpointing"),

@@ -262,13 +262,14 @@ static fb3_status naive_linear_bwd_weight(fb3_backend *be, float *dw, float *db,
     return FB3_OK;
 }
 
-static fb3_status naive_gelu_bwd(fb3_backend *be, void *dpre, void *y, const void *dy, const void *pre, int64_t n)
+static fb3_status naive_linear_gelu_bwd_input(fb3_backend *be, void *dpre, void *y, const void *dy, const void *w,
+                                              const void *pre, int T, int I, int O)
 {
-    (void)be;
-    for (int64_t i = 0; i < n; i++) {
+    naive_linear_bwd_input(be, dpre, dy, w, T, I, O, false);
+    for (int64_t i = 0; i < (int64_t)T * I; i++) {
         double x = ((const float *)pre)[i];
         ((float *)y)[i] = (float)gelu(x);
-        ((float *)dpre)[i] = (float)(((const float *)dy)[i] * gelu_slope(x));
+        ((float *)dpre)[i] = (float)(((float *)dpre)[i] * gelu_slope(x));
     }
     return FB3_OK;
 }
@@ -610,7 +611,7 @@ static const fb3_ops naive_table = {
     .linear_gelu_fwd = naive_linear_gelu_fwd,
     .linear_bwd_input = naive_linear_bwd_input,
     .linear_bwd_weight = naive_linear_bwd_weight,
-    .gelu_bwd = naive_gelu_bwd,
+    .linear_gelu_bwd_input = naive_linear_gelu_bwd_input,
     .attention_fwd = naive_attention_fwd,
     .attention_bwd = naive_attention_bwd,
     .add_layernorm_fwd = naive_add_layernorm_fwd,

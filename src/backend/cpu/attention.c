@@ -1,29 +1,29 @@
 /* Fused disentangled attention (He et al. 2021; DESIGN 4), one (sequence, head) at a time:
- *   s(i,j) = (q_i.k_j + q_i.Kpos[x] + k_j.Qpos[x]) scale,  x = bucket[i - j]
+ *   s(i,j) = (q_i.k_j + q_i.Kpos[x] + k_j.Qpos[x]) scale,  x = x(i - j)
  *   P = softmax_j(s),  out_i = sum_j keep(i,j) P(i,j) v_j
- * Query rows go through in strips of STRIP. For a strip three products give the content scores [STRIP, n], the
- * content-to-position products c2p [STRIP, R] and dout v^T; p2c [n, R] is made once per sequence and head. Only the
- * position rows that a strip (a sequence) can reach are multiplied; the terms of a score are then gathered by x.
- * Nothing of size T x T outlives a strip: the forward pass keeps the log-sum-exp of each row, and the backward pass
- * recomputes the strip's probabilities from it.
+ * Query rows go through in strips of STRIP. For a strip two products give the content scores [STRIP, n] and the
+ * content-to-position products c2p [STRIP, R]; p2c [n, R] is made once per sequence and head. Only the position rows
+ * that a strip (a sequence) can reach are multiplied; attention_position.h takes them to the pairs and back. Nothing of
+ * size T x T outlives a strip: the forward pass keeps the log-sum-exp of each row, and the backward pass recomputes the
+ * strip's probabilities from it.
  *
  * Backward, with dP = keep * (dout v^T), delta_i = dout_i.out_i:
  *   dS = P (dP - delta) scale;  dq_i = sum_j dS k_j + sum_x dc2p(i,x) Kpos[x];  dk_j = sum_i dS q_i + sum_x dp2c(j,x)
  *   Qpos[x];  dv_j = sum_i keep P dout_i;  dKpos[x] = sum_i dc2p(i,x) q_i;  dQpos[x] = sum_j dp2c(j,x) k_j
- * where dc2p(i,x) and dp2c(j,x) sum dS(i,j) over the pairs of the bucket x. x never falls as i - j grows, so a bucket
- * is a run of distances and these sums are gathers too.
+ * where dc2p(i,x) and dp2c(j,x) sum dS(i,j) over the pairs with that x.
  *
  * dKpos and dQpos: the sequences are cut into at most GROUPS ranges; a (range, head) is one task that adds its
  * sequences in order into a partial of its own; the partials are added in order. Threads change nothing. */
+#include "attention_position.h"
 #include "dropout.h"
 #include "ops.h"
-#include <assert.h>
 #include <math.h>
 #include <omp.h>
 
 enum {
     STRIP = 64, /* query rows: their scores stay in the second-level cache */
     GROUPS = 8,
+    PAD = 2 * LANES, /* zeros on both sides of a row of dS, for shifted loads */
 };
 
 static int round_up(int n)
@@ -35,86 +35,63 @@ static int least(int a, int b)
     return a < b ? a : b;
 }
 
-/* --- position tables: the same for every sequence and head of a call ---------------------------------------------- */
-
-typedef struct position_tables {
-    int max_len, R;
-    const int32_t *row;     // row [2 max_len - 1 + LANES]: x of i - j, at max_len - 1 - (i - j); the last one repeated
-    const int32_t *first;   // first [R + 2 LANES]: the smallest distance i - j of a row
-    const int32_t *count;   // count [R + 2 LANES]: how many distances a row has
-    const int32_t *longest; // longest [R + 2 LANES]: the greatest count among LANES rows from here
-} position_tables;
-
-/* x(i - j) for j = 0, 1, ... */
-static inline const int32_t *rows_of_query(const position_tables *tables, int i)
-{
-    return tables->row + (tables->max_len - 1 - i);
-}
-static inline int row_of(const position_tables *tables, int distance)
-{
-    return tables->row[tables->max_len - 1 - distance];
-}
-
-static size_t tables_ints(int max_len, int R)
-{
-    return (size_t)(2 * max_len + LANES) + 3 * (size_t)(R + 2 * LANES);
-}
-
-static position_tables tables_make(int32_t *memory, const fb3_attention *att, int max_len)
-{
-    int rows = att->R + 2 * LANES;
-    int32_t *row = memory, *first = row + 2 * max_len + LANES, *count = first + rows, *longest = count + rows;
-    for (int x = 0; x < rows; x++) first[x] = count[x] = longest[x] = 0;
-    int distances = 2 * max_len - 1;
-    for (int at = distances - 1; at >= 0; at--) { /* distances ascending */
-        int distance = max_len - 1 - at, x = att->bucket[distance] - att->pos_first;
-        assert(x >= 0 && x < att->R && (at == distances - 1 || x >= row[at + 1]));
-        row[at] = x;
-        if (count[x]++ == 0) first[x] = distance;
-    }
-    for (int at = distances; at < distances + LANES; at++) row[at] = row[distances - 1];
-    for (int x = 0; x < att->R; x++)
-        for (int lane = 0; lane < LANES; lane++)
-            if (count[x + lane] > longest[x]) longest[x] = count[x + lane];
-    return (position_tables){
-        .max_len = max_len, .R = att->R, .row = row, .first = first, .count = count, .longest = longest};
-}
-
 /* --- one (sequence, head) ----------------------------------------------------------------------------------------- */
 
-/* Scratch of a thread. Rows of scores have at least one column past n, the zero that invalid gathers read. */
+/* Scratch of a thread. N is n rounded up to LANES. In float a matrix and its copy as activations are one. */
 typedef struct scratch {
-    int score_ld, pos_ld;
-    float *scores, *dscores; // [STRIP, score_ld]
-    float *keep;             // [score_ld]
-    float *c2p;              // [STRIP, pos_ld]; its gradient takes its place
-    float *p2c, *dp2c;       // [n rounded up, pos_ld]
+    int score_ld, pos_ld, n_ld;
+    float *scores; // [STRIP, score_ld]
+    float *ds;     // [STRIP, score_ld], PAD in front of each row
+    act *p, *ds_act;
+    float *keep;    // [score_ld]
+    float *c2p;     // [STRIP, pos_ld]
+    float *p2c;     // [N, pos_ld]
+    act *dc2p;      // [R, STRIP]: transposed
+    float *dp2c;    // [R, n_ld]: transposed
+    act *dp2c_act;  // [R, n_ld]
+    float *columns; // [LANES, STRIP + 2 PAD]: dS of LANES keys, transposed
+    float *dq;      // [STRIP, D]; the forward pass's output, too
+    float *dk, *dv; // [N, D]
+    size_t floats;
 } scratch;
 
-static int score_columns(int max_len)
+static float *take(float *base, size_t *used, size_t floats)
 {
-    return round_up(max_len + 1);
-}
-static int pos_columns(int R)
-{
-    return round_up(R) + LANES;
+    float *memory = base ? base + *used : NULL;
+    *used += (floats + 15) / 16 * 16; /* whole cache lines */
+    return memory;
 }
 
-static size_t scratch_floats(int max_len, int R)
+static act *take_act(float *base, size_t *used, size_t elements)
 {
-    size_t score_ld = (size_t)score_columns(max_len), pos_ld = (size_t)pos_columns(R);
-    return 2 * STRIP * score_ld + score_ld + STRIP * pos_ld + 2 * (size_t)round_up(max_len) * pos_ld;
+    return (act *)take(base, used, (elements * sizeof(act) + sizeof(float) - 1) / sizeof(float));
 }
 
-static scratch scratch_make(float *memory, int max_len, int R)
+/* Room for the copy of a matrix as activations: the matrix itself where those are floats. */
+static act *take_copy(float *base, size_t *used, size_t elements, float *matrix)
 {
-    scratch s = {.score_ld = score_columns(max_len), .pos_ld = pos_columns(R)};
-    s.scores = memory;
-    s.dscores = s.scores + (size_t)STRIP * (size_t)s.score_ld;
-    s.keep = s.dscores + (size_t)STRIP * (size_t)s.score_ld;
-    s.c2p = s.keep + s.score_ld;
-    s.p2c = s.c2p + (size_t)STRIP * (size_t)s.pos_ld;
-    s.dp2c = s.p2c + (size_t)round_up(max_len) * (size_t)s.pos_ld;
+    return sizeof(act) == sizeof(float) ? (act *)matrix : take_act(base, used, elements);
+}
+
+/* base NULL: only counts. */
+static scratch scratch_make(float *base, int max_len, int R, int D)
+{
+    scratch s = {.score_ld = round_up(max_len) + 2 * PAD, .pos_ld = round_up(R) + LANES, .n_ld = round_up(max_len)};
+    size_t strip = (size_t)STRIP * (size_t)s.score_ld, N = (size_t)s.n_ld, *used = &s.floats;
+    s.scores = take(base, used, strip);
+    s.ds = take(base, used, strip);
+    s.p = take_copy(base, used, strip, s.scores);
+    s.ds_act = take_copy(base, used, strip, s.ds);
+    s.keep = take(base, used, (size_t)s.score_ld);
+    s.c2p = take(base, used, (size_t)STRIP * (size_t)s.pos_ld);
+    s.p2c = take(base, used, N * (size_t)s.pos_ld);
+    s.dc2p = take_act(base, used, (size_t)R * STRIP);
+    s.dp2c = take(base, used, (size_t)R * N);
+    s.dp2c_act = take_copy(base, used, (size_t)R * N, s.dp2c);
+    s.columns = take(base, used, (size_t)LANES * (STRIP + 2 * PAD));
+    s.dq = take(base, used, (size_t)STRIP * (size_t)D);
+    s.dk = take(base, used, N * (size_t)D);
+    s.dv = take(base, used, N * (size_t)D);
     return s;
 }
 
@@ -123,17 +100,17 @@ typedef struct head {
     uint32_t sample;
     float scale;
     int64_t qkv_ld, pos_ld, out_ld;
-    const float *q, *k, *v;   // [n, D] inside qkv
-    const float *qpos, *kpos; // [R, D] inside pos
+    const act *q, *k, *v;   // [n, D] inside qkv
+    const act *qpos, *kpos; // [R, D] inside pos
     const position_tables *tables;
     const fb3_dropout *drop;
 } head;
 
-static head head_make(const float *qkv, const float *pos, const fb3_attention *att, const fb3_ragged *ragged,
+static head head_make(const act *qkv, const act *pos, const fb3_attention *att, const fb3_ragged *ragged,
                       const fb3_dropout *drop, const position_tables *tables, int b, int h)
 {
     int64_t C = (int64_t)att->H * att->D, start = ragged->seq_start[b];
-    const float *q = qkv + start * 3 * C + (int64_t)h * att->D, *qpos = pos + (int64_t)h * att->D;
+    const act *q = qkv + start * 3 * C + (int64_t)h * att->D, *qpos = pos + (int64_t)h * att->D;
     return (head){.n = ragged->seq_start[b + 1] - ragged->seq_start[b],
                   .D = att->D,
                   .head_index = h,
@@ -151,67 +128,77 @@ static head head_make(const float *qkv, const float *pos, const fb3_attention *a
                   .drop = drop};
 }
 
-/* Rows of the position table that the queries i0 .. i1-1 reach: first .. first + count - 1. */
-typedef struct window {
-    int first, count;
-} window;
-
-static window window_of(const head *h, int i0, int i1)
+/* c [M,N] (+)= op(a) op(b), of activations. False: out of memory. */
+static bool multiply(bool trans_a, bool trans_b, int M, int N, int K, const act *a, int64_t lda, const act *b,
+                     int64_t ldb, bool accumulate, float *c, int64_t ldc)
 {
-    int low = row_of(h->tables, i0 - (h->n - 1)), high = row_of(h->tables, i1 - 1);
-    return (window){low, high - low + 1};
+    return fb3_cpu_gemm_serial(&(fb3_gemm){.type = ACT_TYPE,
+                                           .trans_a = trans_a,
+                                           .trans_b = trans_b,
+                                           .accumulate = accumulate,
+                                           .M = M,
+                                           .N = N,
+                                           .K = K,
+                                           .a = a,
+                                           .lda = lda,
+                                           .b = b,
+                                           .ldb = ldb,
+                                           .c = c,
+                                           .ldc = ldc});
 }
 
 /* p2c [n, pos_ld] = k Qpos^T */
 static bool multiply_p2c(const head *h, const scratch *s)
 {
-    window w = window_of(h, 0, h->n);
-    return fb3_cpu_gemm_serial(&(fb3_gemm){.trans_b = true,
-                                           .M = h->n,
-                                           .N = w.count,
-                                           .K = h->D,
-                                           .a = h->k,
-                                           .lda = h->qkv_ld,
-                                           .b = h->qpos + w.first * h->pos_ld,
-                                           .ldb = h->pos_ld,
-                                           .c = s->p2c + w.first,
-                                           .ldc = s->pos_ld});
+    position_window w = position_window_of(h->tables, h->n, 0, h->n);
+    return multiply(false, true, h->n, w.count, h->D, h->k, h->qkv_ld, h->qpos + w.first * h->pos_ld, h->pos_ld, false,
+                    s->p2c + w.first, s->pos_ld);
 }
 
 /* scores [STRIP, score_ld] = q k^T and c2p [STRIP, pos_ld] = q Kpos^T for the queries i0 .. i1-1 */
 static bool multiply_strip(const head *h, const scratch *s, int i0, int i1)
 {
-    const float *q = h->q + i0 * h->qkv_ld;
-    window w = window_of(h, i0, i1);
-    return fb3_cpu_gemm_serial(&(fb3_gemm){.trans_b = true,
-                                           .M = i1 - i0,
-                                           .N = h->n,
-                                           .K = h->D,
-                                           .a = q,
-                                           .lda = h->qkv_ld,
-                                           .b = h->k,
-                                           .ldb = h->qkv_ld,
-                                           .c = s->scores,
-                                           .ldc = s->score_ld}) &&
-           fb3_cpu_gemm_serial(&(fb3_gemm){.trans_b = true,
-                                           .M = i1 - i0,
-                                           .N = w.count,
-                                           .K = h->D,
-                                           .a = q,
-                                           .lda = h->qkv_ld,
-                                           .b = h->kpos + w.first * h->pos_ld,
-                                           .ldb = h->pos_ld,
-                                           .c = s->c2p + w.first,
-                                           .ldc = s->pos_ld});
+    const act *q = h->q + i0 * h->qkv_ld;
+    position_window w = position_window_of(h->tables, h->n, i0, i1);
+    return multiply(false, true, i1 - i0, h->n, h->D, q, h->qkv_ld, h->k, h->qkv_ld, false, s->scores, s->score_ld) &&
+           multiply(false, true, i1 - i0, w.count, h->D, q, h->qkv_ld, h->kpos + w.first * h->pos_ld, h->pos_ld, false,
+                    s->c2p + w.first, s->pos_ld);
 }
 
-/* s(i, j .. j + LANES - 1) from the content scores and c2p of row i; -inf past the end of the sequence. */
-static inline vf score(const head *h, const scratch *s, const float *content, const float *c2p, const int32_t *rows,
-                       int j)
+/* scores of the queries i0 .. i1-1 += their position terms, times scale; -inf past the end of the sequence. highest
+ * [STRIP]: the greatest score of each lane. */
+static inline __attribute__((always_inline)) void add_positions(const head *h, const scratch *s, int i0, int i1,
+                                                                vf *highest, bool smooth)
 {
-    vi x = vi_load_all(rows + j), key = vi_lanes() + j;
-    vf sum = vf_load_all(content + j) + vf_gather(c2p, x) + vf_gather(s->p2c, key * s->pos_ld + x);
-    return vf_select(key < h->n, sum * h->scale, vf_set(-INFINITY));
+    for (int r = 0; r < i1 - i0; r++) highest[r] = vf_set(-INFINITY);
+    for (int j0 = 0; j0 < h->n; j0 += LANES) {
+        int keys = least(LANES, h->n - j0);
+        vi valid = vi_lanes() < keys;
+        for (int i = i0; i < i1; i += LANES) {
+            vf p2c[LANES];
+            for (int l = 0; l < LANES; l++)
+                p2c[l] = l < keys
+                             ? position_of_key(h->tables, s->p2c + (int64_t)(j0 + l) * s->pos_ld, i, j0 + l, smooth)
+                             : (vf){0};
+            vf_transpose(p2c); /* now of the query i + r, for all keys */
+            for (int r = 0; r < LANES && i + r < i1; r++) {
+                float *row = s->scores + (int64_t)(i + r - i0) * s->score_ld + j0;
+                const float *c2p = s->c2p + (int64_t)(i + r - i0) * s->pos_ld;
+                vf sum = vf_load_all(row) + position_of_query(h->tables, c2p, i + r, j0, smooth) + p2c[r];
+                sum = vf_select(valid, sum * h->scale, vf_set(-INFINITY));
+                vf_store_all(row, sum);
+                highest[i + r - i0] = vf_max(highest[i + r - i0], sum);
+            }
+        }
+    }
+}
+
+static void score_strip(const head *h, const scratch *s, int i0, int i1, vf *highest)
+{
+    if (h->tables->smooth)
+        add_positions(h, s, i0, i1, highest, true);
+    else
+        add_positions(h, s, i0, i1, highest, false);
 }
 
 /* keep [score_ld] of query i: 0 or 1/(1-p). False: no dropout. */
@@ -220,59 +207,53 @@ static bool draw_keep(const head *h, const scratch *s, int i)
     if (!dropout_on(h->drop)) return false;
     uint64_t n = (uint64_t)h->n, n4 = (n + 3) / 4 * 4;
     dropout_scales(s->keep, h->n, h->drop, h->sample, ((uint64_t)h->head_index * n + (uint64_t)i) * n4);
-    for (int j = h->n; j < s->score_ld; j++) s->keep[j] = 0.0f;
+    for (int j = h->n; j < round_up(h->n); j++) s->keep[j] = 0.0f;
     return true;
 }
 
 /* --- forward ------------------------------------------------------------------------------------------------------ */
 
-/* Row i of the strip: scores become keep * exp(s - max); returns the sum of exp(s - max), *lse = max + log of it. */
-static float softmax_row(const head *h, const scratch *s, int i, int i0, float *lse)
+/* Row i of the strip: p = keep * exp(s - max); returns the sum of exp(s - max), *lse = max + log of it. */
+static float softmax_row(const head *h, const scratch *s, int i, int i0, float shift, float *lse)
 {
-    float *row = s->scores + (int64_t)(i - i0) * s->score_ld;
-    const float *c2p = s->c2p + (int64_t)(i - i0) * s->pos_ld;
-    const int32_t *rows = rows_of_query(h->tables, i);
-    vf highest = vf_set(-INFINITY), sum = {0};
-    for (int j = 0; j < h->n; j += LANES) {
-        vf v = score(h, s, row, c2p, rows, j);
-        highest = vf_max(highest, v);
-        vf_store_all(row + j, v);
-    }
-    float shift = vf_maximum(highest);
+    const float *row = s->scores + (int64_t)(i - i0) * s->score_ld;
+    act *p = s->p + (int64_t)(i - i0) * s->score_ld;
     bool dropped = draw_keep(h, s, i);
+    vf sum = {0};
     for (int j = 0; j < h->n; j += LANES) {
         vf e = vf_exp(vf_load_all(row + j) - shift);
         sum += e;
-        vf_store_all(row + j, dropped ? e * vf_load_all(s->keep + j) : e);
+        act_store_all(p + j, dropped ? e * vf_load_all(s->keep + j) : e);
     }
     float total = vf_sum(sum);
     *lse = shift + logf(total);
     return total;
 }
 
+/* to [rows, D] act, `ld` apart = from [rows, D] */
+static void store_rows(act *to, int64_t ld, const float *from, int rows, int D)
+{
+    for (int r = 0; r < rows; r++)
+        for (int d = 0; d < D; d += LANES) act_store(to + r * ld + d, vf_load(from + r * D + d, D - d), D - d);
+}
+
 /* out [n, D], lse [n] */
-static bool head_forward(const head *h, const scratch *s, float *out, float *lse)
+static bool head_forward(const head *h, const scratch *s, act *out, float *lse)
 {
     if (!multiply_p2c(h, s)) return false;
     for (int i0 = 0; i0 < h->n; i0 += STRIP) {
         int i1 = least(i0 + STRIP, h->n);
-        float total[STRIP];
+        vf highest[STRIP];
+        float total[STRIP] = {0};
         if (!multiply_strip(h, s, i0, i1)) return false;
-        for (int i = i0; i < i1; i++) total[i - i0] = softmax_row(h, s, i, i0, lse + i);
-        if (!fb3_cpu_gemm_serial(&(fb3_gemm){.M = i1 - i0,
-                                             .N = h->D,
-                                             .K = h->n,
-                                             .a = s->scores,
-                                             .lda = s->score_ld,
-                                             .b = h->v,
-                                             .ldb = h->qkv_ld,
-                                             .c = out + i0 * h->out_ld,
-                                             .ldc = h->out_ld}))
+        score_strip(h, s, i0, i1, highest);
+        for (int i = i0; i < i1; i++) total[i - i0] = softmax_row(h, s, i, i0, vf_maximum(highest[i - i0]), lse + i);
+        if (!multiply(false, false, i1 - i0, h->D, h->n, s->p, s->score_ld, h->v, h->qkv_ld, false, s->dq, h->D))
             return false;
-        for (int i = i0; i < i1; i++) {
-            float *row = out + i * h->out_ld, share = 1.0f / total[i - i0];
-            for (int d = 0; d < h->D; d += LANES) vf_store(row + d, vf_load(row + d, h->D - d) * share, h->D - d);
-        }
+        for (int r = 0; r < i1 - i0; r++)
+            for (int d = 0; d < h->D; d += LANES)
+                vf_store(s->dq + r * h->D + d, vf_load(s->dq + r * h->D + d, h->D - d) * (1.0f / total[r]), h->D - d);
+        store_rows(out + i0 * h->out_ld, h->out_ld, s->dq, i1 - i0, h->D);
     }
     return true;
 }
@@ -280,179 +261,169 @@ static bool head_forward(const head *h, const scratch *s, float *out, float *lse
 /* --- backward ----------------------------------------------------------------------------------------------------- */
 
 typedef struct head_gradients {
-    const float *dout, *out, *lse; // [n, D] inside [T,C], twice; [n]
-    float *dq, *dk, *dv;           // [n, D] inside dqkv
-    float *dqpos, *dkpos;          // [R, D] inside a partial [R, 2C]
+    const act *dout, *out; // [n, D] inside [T,C]
+    const float *lse;      // [n]
+    act *dq, *dk, *dv;     // [n, D] inside dqkv
+    float *dqpos, *dkpos;  // [R, D] inside a partial [R, 2C]
 } head_gradients;
 
-/* Row i of the strip: scores become keep P, dscores (dout v^T so far) become dS; the columns past n become 0. */
+/* Row i of the strip: p = keep P; ds (dout v^T so far) becomes dS, with zeros around it. */
 static void softmax_row_bwd(const head *h, const scratch *s, const head_gradients *g, int i, int i0)
 {
-    float *row = s->scores + (int64_t)(i - i0) * s->score_ld, *drow = s->dscores + (int64_t)(i - i0) * s->score_ld;
-    const float *c2p = s->c2p + (int64_t)(i - i0) * s->pos_ld;
-    const int32_t *rows = rows_of_query(h->tables, i);
+    int64_t at = (int64_t)(i - i0) * s->score_ld;
+    const float *row = s->scores + at;
+    act *p = s->p + at, *ds_act = s->ds_act + at + PAD;
+    float *ds = s->ds + at + PAD;
     vf dot = {0};
     for (int d = 0; d < h->D; d += LANES)
-        dot =
-            vf_fma(vf_load(g->dout + i * h->out_ld + d, h->D - d), vf_load(g->out + i * h->out_ld + d, h->D - d), dot);
+        dot = vf_fma(act_load(g->dout + i * h->out_ld + d, h->D - d), act_load(g->out + i * h->out_ld + d, h->D - d),
+                     dot);
     float delta = vf_sum(dot);
     bool dropped = draw_keep(h, s, i);
     for (int j = 0; j < h->n; j += LANES) {
-        vf p = vf_exp(score(h, s, row, c2p, rows, j) - g->lse[i]);
-        vf dp = vf_load_all(drow + j), kept = p;
+        vf e = vf_exp(vf_load_all(row + j) - g->lse[i]), kept = e, dp = vf_load_all(ds + j);
         if (dropped) {
             vf keep = vf_load_all(s->keep + j);
             dp *= keep;
             kept *= keep;
         }
-        vf_store_all(row + j, kept);
-        vf_store_all(drow + j, vf_first(p * (dp - delta) * h->scale, h->n - j));
+        act_store_all(p + j, kept);
+        vf d = vf_first(e * (dp - delta) * h->scale, h->n - j);
+        vf_store_all(ds + j, d);
     }
-    drow[h->n] = 0.0f;
+    row_end(ds_act, ds, round_up(h->n));
+    for (int z = 0; z < PAD; z += LANES) {
+        vf_store_all(ds - PAD + z, (vf){0});
+        vf_store_all(ds + round_up(h->n) + z, (vf){0});
+    }
 }
 
-/* dc2p of row i over the strip's window: each bucket's distances in turn, dS(i, i - distance). It replaces c2p. */
-static void collect_dc2p(const head *h, const scratch *s, window w, int i, int i0)
+/* dc2p [R, STRIP] of the strip: for LANES queries, from the largest distance to the smallest. */
+static void sum_dc2p(const head *h, const scratch *s, position_window w, int i0, int i1)
 {
-    const float *drow = s->dscores + (int64_t)(i - i0) * s->score_ld;
-    float *to = s->c2p + (int64_t)(i - i0) * s->pos_ld;
-    for (int x = w.first; x < w.first + w.count; x += LANES) {
-        vi key = i - vi_load_all(h->tables->first + x), count = vi_load_all(h->tables->count + x);
+    const int32_t *up = h->tables->up;
+    for (int i = i0; i < i1; i += LANES) {
+        const float *rows = s->ds + (int64_t)(i - i0) * s->score_ld + PAD;
+        act *to = s->dc2p + (i - i0) - (int64_t)w.first * STRIP;
+        int next = w.first + w.count - 1; /* rows above it are written */
+        int x = least(up[i + LANES - 1], next);
         vf sum = {0};
-        for (int m = 0; m < h->tables->longest[x]; m++, key -= 1) {
-            vi valid = (count > m) & (key >= 0) & (key < h->n);
-            sum += vf_gather(drow, vi_select(valid, key, vi_set(h->n)));
+        for (int block = 0; block * LANES - (LANES - 1) < h->n; block++) {
+            vf distance[LANES];
+            position_diagonals(distance, rows, s->score_ld, i1 - i, block * LANES - (LANES - 1));
+            for (int l = 0; l < LANES; l++) {
+                int at = up[i + LANES - 1 - block * LANES - l];
+                if (at < x && x > w.first) {
+                    for (; next > x; next--) act_store_all(to + (int64_t)next * STRIP, (vf){0});
+                    act_store_all(to + (int64_t)next-- * STRIP, sum);
+                    sum = (vf){0};
+                    x = at > w.first ? at : w.first;
+                }
+                sum += distance[l];
+            }
         }
-        vf_store_all(to + x, sum);
+        for (; next > x; next--) act_store_all(to + (int64_t)next * STRIP, (vf){0});
+        act_store_all(to + (int64_t)next-- * STRIP, sum);
+        for (; next >= w.first; next--) act_store_all(to + (int64_t)next * STRIP, (vf){0});
     }
 }
 
-/* dp2c of key j += the strip's dS(j + distance, j), each bucket's distances in turn. */
-static void collect_dp2c(const head *h, const scratch *s, int j, int i0, int i1)
+/* columns [LANES, STRIP], PAD in front of each row: dS of the keys j .. j + LANES - 1 for the queries of the strip. */
+static void transpose_keys(const scratch *s, int j, int i0, int i1)
 {
-    float *to = s->dp2c + (int64_t)j * s->pos_ld;
-    int from = row_of(h->tables, i0 - j), last = row_of(h->tables, i1 - 1 - j);
-    for (int x = from; x <= last; x += LANES) {
-        vi row = vi_load_all(h->tables->first + x) + (j - i0), count = vi_load_all(h->tables->count + x);
-        vf sum = vf_load_all(to + x);
-        for (int m = 0; m < h->tables->longest[x]; m++, row += 1) {
-            vi valid = (count > m) & (row >= 0) & (row < i1 - i0);
-            sum += vf_gather(s->dscores, vi_select(valid, row * s->score_ld + j, vi_set(h->n)));
+    const int64_t ld = STRIP + 2 * PAD;
+    for (int i = i0; i < i0 + STRIP; i += LANES) {
+        vf block[LANES];
+        for (int r = 0; r < LANES; r++)
+            block[r] = i + r < i1 ? vf_load_all(s->ds + (int64_t)(i + r - i0) * s->score_ld + PAD + j) : (vf){0};
+        vf_transpose(block);
+        for (int r = 0; r < LANES; r++) vf_store_all(s->columns + r * ld + PAD + (i - i0), block[r]);
+    }
+}
+
+/* dp2c [R, n_ld] += the strip's part: for LANES keys, from the smallest distance to the largest. */
+static void sum_dp2c(const head *h, const scratch *s, int i0, int i1)
+{
+    const int32_t *up = h->tables->up;
+    for (int j = 0; j < h->n; j += LANES) {
+        int d = i0 - j - (LANES - 1), last = h->tables->up[i1 - 1 - j]; /* of any pair of the strip and these keys */
+        int first = up[i0 - least(j + LANES - 1, h->n - 1)], x = first;
+        float *to = s->dp2c + j;
+        vf sum = {0};
+        transpose_keys(s, j, i0, i1);
+        for (int block = 0; block * LANES - (LANES - 1) < i1 - i0; block++) {
+            vf distance[LANES];
+            position_diagonals(distance, s->columns + PAD, STRIP + 2 * PAD, LANES, block * LANES - (LANES - 1));
+            for (int l = 0; l < LANES; l++) {
+                int at = up[d + block * LANES + l];
+                if (at > x && x < last) {
+                    float *row = to + (int64_t)x * s->n_ld;
+                    vf_store_all(row, vf_load_all(row) + sum);
+                    sum = (vf){0};
+                    x = at < last ? at : last;
+                }
+                sum += distance[l];
+            }
         }
-        vf_store_all(to + x, sum);
+        float *row = to + (int64_t)x * s->n_ld;
+        vf_store_all(row, vf_load_all(row) + sum);
     }
 }
 
 /* The products that a strip's dS and keep P go into. */
-static bool multiply_strip_bwd(const head *h, const scratch *s, const head_gradients *g, window w, int i0, int i1)
+static bool multiply_strip_bwd(const head *h, const scratch *s, const head_gradients *g, position_window w, int i0,
+                               int i1)
 {
-    int rows = i1 - i0;
+    int rows = i1 - i0, n = h->n, D = h->D;
     bool later = i0 > 0; /* dk and dv sum over the strips */
-    const float *q = h->q + i0 * h->qkv_ld, *dout = g->dout + i0 * h->out_ld, *kpos = h->kpos + w.first * h->pos_ld;
-    float *dq = g->dq + i0 * h->qkv_ld, *dkpos = g->dkpos + w.first * h->pos_ld, *dc2p = s->c2p + w.first;
-    return fb3_cpu_gemm_serial(&(fb3_gemm){.M = rows,
-                                           .N = h->D,
-                                           .K = h->n,
-                                           .a = s->dscores,
-                                           .lda = s->score_ld,
-                                           .b = h->k,
-                                           .ldb = h->qkv_ld,
-                                           .c = dq,
-                                           .ldc = h->qkv_ld}) &&
-           fb3_cpu_gemm_serial(&(fb3_gemm){.accumulate = true,
-                                           .M = rows,
-                                           .N = h->D,
-                                           .K = w.count,
-                                           .a = dc2p,
-                                           .lda = s->pos_ld,
-                                           .b = kpos,
-                                           .ldb = h->pos_ld,
-                                           .c = dq,
-                                           .ldc = h->qkv_ld}) &&
-           fb3_cpu_gemm_serial(&(fb3_gemm){.trans_a = true,
-                                           .accumulate = later,
-                                           .M = h->n,
-                                           .N = h->D,
-                                           .K = rows,
-                                           .a = s->dscores,
-                                           .lda = s->score_ld,
-                                           .b = q,
-                                           .ldb = h->qkv_ld,
-                                           .c = g->dk,
-                                           .ldc = h->qkv_ld}) &&
-           fb3_cpu_gemm_serial(&(fb3_gemm){.trans_a = true,
-                                           .accumulate = later,
-                                           .M = h->n,
-                                           .N = h->D,
-                                           .K = rows,
-                                           .a = s->scores,
-                                           .lda = s->score_ld,
-                                           .b = dout,
-                                           .ldb = h->out_ld,
-                                           .c = g->dv,
-                                           .ldc = h->qkv_ld}) &&
-           fb3_cpu_gemm_serial(&(fb3_gemm){.trans_a = true,
-                                           .accumulate = true,
-                                           .M = w.count,
-                                           .N = h->D,
-                                           .K = rows,
-                                           .a = dc2p,
-                                           .lda = s->pos_ld,
-                                           .b = q,
-                                           .ldb = h->qkv_ld,
-                                           .c = dkpos,
-                                           .ldc = h->pos_ld});
+    const act *q = h->q + i0 * h->qkv_ld, *dout = g->dout + i0 * h->out_ld, *kpos = h->kpos + w.first * h->pos_ld;
+    const act *ds = s->ds_act + PAD;
+    float *dkpos = g->dkpos + w.first * h->pos_ld;
+    return multiply(false, false, rows, D, n, ds, s->score_ld, h->k, h->qkv_ld, false, s->dq, D) &&
+           multiply(true, false, rows, D, w.count, s->dc2p, STRIP, kpos, h->pos_ld, true, s->dq, D) &&
+           multiply(true, false, n, D, rows, ds, s->score_ld, q, h->qkv_ld, later, s->dk, D) &&
+           multiply(true, false, n, D, rows, s->p, s->score_ld, dout, h->out_ld, later, s->dv, D) &&
+           multiply(false, false, w.count, D, rows, s->dc2p, STRIP, q, h->qkv_ld, true, dkpos, h->pos_ld);
+}
+
+/* dk += dp2c Qpos, dQpos += dp2c^T k */
+static bool multiply_p2c_bwd(const head *h, const scratch *s, const head_gradients *g)
+{
+    position_window w = position_window_of(h->tables, h->n, 0, h->n);
+    const float *sums = s->dp2c + (int64_t)w.first * s->n_ld;
+    act *dp2c = s->dp2c_act + (int64_t)w.first * s->n_ld;
+    row_end(dp2c, sums, w.count * s->n_ld);
+    return multiply(true, false, h->n, h->D, w.count, dp2c, s->n_ld, h->qpos + w.first * h->pos_ld, h->pos_ld, true,
+                    s->dk, h->D) &&
+           multiply(false, false, w.count, h->D, h->n, dp2c, s->n_ld, h->k, h->qkv_ld, true,
+                    g->dqpos + w.first * h->pos_ld, h->pos_ld);
 }
 
 static bool head_backward(const head *h, const scratch *s, const head_gradients *g)
 {
+    position_window all = position_window_of(h->tables, h->n, 0, h->n);
     if (!multiply_p2c(h, s)) return false;
-    memset(s->dp2c, 0, (size_t)h->n * (size_t)s->pos_ld * sizeof *s->dp2c);
+    memset(s->dp2c + (int64_t)all.first * s->n_ld, 0, (size_t)all.count * (size_t)s->n_ld * sizeof *s->dp2c);
+    memset(s->columns, 0, (size_t)LANES * (STRIP + 2 * PAD) * sizeof *s->columns);
     for (int i0 = 0; i0 < h->n; i0 += STRIP) {
         int i1 = least(i0 + STRIP, h->n);
-        window w = window_of(h, i0, i1);
-        if (!multiply_strip(h, s, i0, i1) || !fb3_cpu_gemm_serial(&(fb3_gemm){.trans_b = true,
-                                                                              .M = i1 - i0,
-                                                                              .N = h->n,
-                                                                              .K = h->D,
-                                                                              .a = g->dout + i0 * h->out_ld,
-                                                                              .lda = h->out_ld,
-                                                                              .b = h->v,
-                                                                              .ldb = h->qkv_ld,
-                                                                              .c = s->dscores,
-                                                                              .ldc = s->score_ld}))
+        position_window w = position_window_of(h->tables, h->n, i0, i1);
+        vf highest[STRIP];
+        if (!multiply_strip(h, s, i0, i1) || !multiply(false, true, i1 - i0, h->n, h->D, g->dout + i0 * h->out_ld,
+                                                       h->out_ld, h->v, h->qkv_ld, false, s->ds + PAD, s->score_ld))
             return false;
-        for (int i = i0; i < i1; i++) {
-            softmax_row_bwd(h, s, g, i, i0);
-            collect_dc2p(h, s, w, i, i0);
-        }
-        for (int j = 0; j < h->n; j++) collect_dp2c(h, s, j, i0, i1);
+        score_strip(h, s, i0, i1, highest);
+        for (int i = i0; i < i1; i++) softmax_row_bwd(h, s, g, i, i0);
+        sum_dc2p(h, s, w, i0, i1);
+        sum_dp2c(h, s, i0, i1);
         if (!multiply_strip_bwd(h, s, g, w, i0, i1)) return false;
+        store_rows(g->dq + i0 * h->qkv_ld, h->qkv_ld, s->dq, i1 - i0, h->D);
     }
-    window w = window_of(h, 0, h->n);
-    return fb3_cpu_gemm_serial(&(fb3_gemm){.accumulate = true,
-                                           .M = h->n,
-                                           .N = h->D,
-                                           .K = w.count,
-                                           .a = s->dp2c + w.first,
-                                           .lda = s->pos_ld,
-                                           .b = h->qpos + w.first * h->pos_ld,
-                                           .ldb = h->pos_ld,
-                                           .c = g->dk,
-                                           .ldc = h->qkv_ld}) &&
-           fb3_cpu_gemm_serial(&(fb3_gemm){.trans_a = true,
-                                           .accumulate = true,
-                                           .M = w.count,
-                                           .N = h->D,
-                                           .K = h->n,
-                                           .a = s->dp2c + w.first,
-                                           .lda = s->pos_ld,
-                                           .b = h->k,
-                                           .ldb = h->qkv_ld,
-                                           .c = g->dqpos + w.first * h->pos_ld,
-                                           .ldc = h->pos_ld});
+    if (!multiply_p2c_bwd(h, s, g)) return false;
+    store_rows(g->dk, h->qkv_ld, s->dk, h->n, h->D);
+    store_rows(g->dv, h->qkv_ld, s->dv, h->n, h->D);
+    return true;
 }
-
 /* --- the batch ---------------------------------------------------------------------------------------------------- */
 
 /* Workspace: the tables, a scratch per thread, the partials of dpos [groups, R, 2C]. */
@@ -460,6 +431,7 @@ typedef struct attention_workspace {
     position_tables tables;
     float *scratch, *partials;
     size_t scratch_floats;
+    int D;
 } attention_workspace;
 
 static int groups_of(int B)
@@ -467,33 +439,40 @@ static int groups_of(int B)
     return least(B, GROUPS);
 }
 
-static size_t workspace_floats(int max_len, int R, int C, int groups)
+static size_t tables_floats(int max_len)
 {
-    return (size_t)round_up((int)tables_ints(max_len, R)) + (size_t)omp_get_max_threads() * scratch_floats(max_len, R) +
+    return (position_tables_ints(max_len) + 15) / 16 * 16;
+}
+
+static size_t workspace_floats(int max_len, int R, int C, int D, int groups)
+{
+    return tables_floats(max_len) + (size_t)omp_get_max_threads() * scratch_make(NULL, max_len, R, D).floats +
            (size_t)groups * (size_t)R * 2 * (size_t)C;
 }
 
-size_t CPU(attention_workspace)(int max_len, int R, int C, int B)
+size_t CPU(attention_workspace)(int max_len, int R, int C, int D, int B)
 {
-    return workspace_floats(max_len, R, C, groups_of(B));
+    return workspace_floats(max_len, R, C, D, groups_of(B));
 }
 
 static fb3_status workspace_make(fb3_backend *be, attention_workspace *work, const fb3_attention *att,
                                  const fb3_ragged *ragged, int groups)
 {
     float *memory;
-    FB3_TRY(fb3_cpu_workspace(be, &memory, workspace_floats(ragged->max_len, att->R, att->H * att->D, groups)));
-    work->tables = tables_make((int32_t *)(void *)memory, att, ragged->max_len);
-    work->scratch_floats = scratch_floats(ragged->max_len, att->R);
-    work->scratch = memory + round_up((int)tables_ints(ragged->max_len, att->R));
+    FB3_TRY(fb3_cpu_workspace(be, &memory, workspace_floats(ragged->max_len, att->R, att->H * att->D, att->D, groups)));
+    work->tables = position_tables_make((int32_t *)(void *)memory, att, ragged->max_len);
+    work->D = att->D;
+    work->scratch_floats = scratch_make(NULL, ragged->max_len, att->R, att->D).floats;
+    work->scratch = memory + tables_floats(ragged->max_len);
     work->partials = work->scratch + (size_t)omp_get_max_threads() * work->scratch_floats;
     return FB3_OK;
 }
 
 static scratch thread_scratch(const attention_workspace *work)
 {
-    return scratch_make(work->scratch + (size_t)omp_get_thread_num() * work->scratch_floats, work->tables.max_len,
-                        work->tables.R);
+    float *memory = work->scratch + (size_t)omp_get_thread_num() * work->scratch_floats;
+    assert(memory);
+    return scratch_make(memory, work->tables.max_len, work->tables.R, work->D);
 }
 
 static fb3_status check_failures(int failures)
@@ -520,7 +499,7 @@ fb3_status CPU(attention_fwd)(fb3_backend *be, void *out, float *lse, const void
             int b = task / att->H, h = task % att->H, start = ragged->seq_start[b];
             head one = head_make(qkv, pos, att, ragged, drop, &work.tables, b, h);
             if (one.n == 0) continue;
-            failures += !head_forward(&one, &s, (float *)out + start * C + (int64_t)h * att->D,
+            failures += !head_forward(&one, &s, (act *)out + start * C + (int64_t)h * att->D,
                                       lse + (int64_t)h * ragged->T + start);
         }
     }
@@ -528,13 +507,13 @@ fb3_status CPU(attention_fwd)(fb3_backend *be, void *out, float *lse, const void
 }
 
 /* dpos [R, 2C] = the sum of partials [groups, R, 2C], in order */
-static void add_partials(float *dpos, const float *partials, int groups, int64_t count)
+static void add_partials(act *dpos, const float *partials, int groups, int64_t count)
 {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i += LANES) {
         vf sum = {0};
         for (int group = 0; group < groups; group++) sum += vf_load(partials + group * count + i, count - i);
-        vf_store(dpos + i, sum, count - i);
+        act_store(dpos + i, sum, count - i);
     }
 }
 
@@ -543,7 +522,7 @@ fb3_status CPU(attention_bwd)(fb3_backend *be, void *dqkv, void *dpos, const voi
                               const fb3_ragged *ragged, const fb3_dropout *drop)
 {
     int64_t C = (int64_t)att->H * att->D;
-    if (ragged->T == 0) return fb3_zero_cpu(be, dpos, (size_t)(att->R * 2 * C) * sizeof(float));
+    if (ragged->T == 0) return fb3_zero_cpu(be, dpos, (size_t)(att->R * 2 * C) * sizeof(act));
     attention_workspace work;
     int groups = groups_of(ragged->B), failures = 0;
     FB3_TRY(workspace_make(be, &work, att, ragged, groups));
@@ -564,9 +543,9 @@ fb3_status CPU(attention_bwd)(fb3_backend *be, void *dqkv, void *dpos, const voi
                 head one = head_make(qkv, pos, att, ragged, drop, &work.tables, b, h);
                 if (one.n == 0) continue;
                 int64_t start = ragged->seq_start[b], column = (int64_t)h * att->D;
-                float *dq = (float *)dqkv + start * 3 * C + column;
-                head_gradients g = {.dout = (const float *)dout + start * C + column,
-                                    .out = (const float *)out + start * C + column,
+                act *dq = (act *)dqkv + start * 3 * C + column;
+                head_gradients g = {.dout = (const act *)dout + start * C + column,
+                                    .out = (const act *)out + start * C + column,
                                     .lse = lse + (int64_t)h * ragged->T + start,
                                     .dq = dq,
                                     .dk = dq + C,

@@ -7,18 +7,25 @@
 
 #include "fb3/backend.h"
 
-typedef enum fb3_cpu_isa { FB3_CPU_BASELINE, FB3_CPU_AVX2, FB3_CPU_AVX512, FB3_CPU_ISAS } fb3_cpu_isa;
+/* An operation table: an instruction set and an activation type. */
+typedef enum fb3_cpu_table {
+    FB3_CPU_BASELINE,
+    FB3_CPU_AVX2,
+    FB3_CPU_AVX512,
+    FB3_CPU_AVX512_BF16, /* the only one with bf16 activations */
+    FB3_CPU_TABLES
+} fb3_cpu_table;
 
 typedef struct fb3_cpu_state {
-    fb3_cpu_isa isa;
+    fb3_cpu_table table;
     void *workspace; /* scratch of the running operation; grows, never shrinks */
     size_t workspace_bytes;
 } fb3_cpu_state;
 
-/* The backend with one instruction set's table; FB3_INPUT where this processor or this build has it not. Tests run
- * every table; the program takes the best one (fb3_backend_open_cpu). */
-fb3_status fb3_backend_open_cpu_isa(fb3_backend *be, fb3_cpu_isa isa);
-bool fb3_cpu_has_isa(fb3_cpu_isa isa);
+/* The backend with one table, be->act being that table's type; FB3_INPUT where this processor or this build has it
+ * not. Tests run every table; the program takes the best one of its type (fb3_backend_open_cpu). */
+fb3_status fb3_backend_open_cpu_table(fb3_backend *be, fb3_cpu_table table);
+bool fb3_cpu_has_table(fb3_cpu_table table);
 
 /* --- memory.c: the same for every instruction set ----------------------------------------------------------------- */
 fb3_status fb3_alloc_cpu(fb3_backend *be, void **memory, size_t bytes);
@@ -35,15 +42,17 @@ fb3_status fb3_cpu_workspace(fb3_backend *be, float **memory, size_t floats);
 
 /* --- gemm.c ------------------------------------------------------------------------------------------------------- */
 
-/* Runs on every finished output tile while it is in the cache: c[row .. row + rows - 1, col .. col + cols - 1]. */
-typedef void fb3_gemm_epilogue(const void *context, int row, int rows, int col, int cols);
+/* Runs on every finished output tile while it is in the cache: tile [rows, cols], ld apart, is c[row .. row + rows - 1,
+ * col .. col + cols - 1] itself, or where c is NULL a copy that is gone afterwards. */
+typedef void fb3_gemm_epilogue(const void *context, float *tile, int64_t ld, int row, int rows, int col, int cols);
 
-/* c [M,N] (+)= op(a) [M,K] op(b) [K,N], row major; op transposes where trans_* says so. */
+/* c float[M,N] (+)= op(a) [M,K] op(b) [K,N], row major; a and b are of `type`, op transposes where trans_* says so. */
 typedef struct fb3_gemm {
+    fb3_dtype type;
     bool trans_a, trans_b, accumulate;
     int M, N, K;
-    const float *a, *b;
-    float *c;
+    const void *a, *b;
+    float *c; /* NULL: the product is for the epilogue only */
     int64_t lda, ldb, ldc;
     fb3_gemm_epilogue *epilogue; /* NULL: none */
     const void *context;

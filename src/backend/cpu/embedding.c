@@ -1,5 +1,6 @@
 /* Embeddings: rows of the active word table, LayerNorm, dropout. The gradient of a table row is the sum over the
  * positions of its token, in the order of the positions: fb3_batch lists them by id. */
+#include "act.h"
 #include "dropout.h"
 #include "norm_row.h"
 #include "ops.h"
@@ -15,18 +16,19 @@ fb3_status CPU(embedding_fwd)(fb3_backend *be, void *y, float *mean, float *rstd
                               const fb3_dropout *drop)
 {
     (void)be;
-    float *out = y;
+    act *out = y;
 #pragma omp parallel for schedule(static)
     for (int t = 0; t < ragged->T; t++) {
-        float *row = out + (int64_t)t * C;
+        float room[FB3_HIDDEN_MAX], *row = row_begin(out + (int64_t)t * C, room);
         norm_row_fwd(row, mean + t, rstd + t, word + (int64_t)ids[t] * C, gamma, beta, eps, C);
         if (dropout_on(drop)) dropout_apply_row(row, row, C, drop, ragged, t);
+        row_end(out + (int64_t)t * C, row, C);
     }
     return FB3_OK;
 }
 
 /* drows [T,C]: the gradient of each position's table row; partials [blocks, 2, C] of the LayerNorm's parameters. */
-static void position_gradients(float *drows, float *partials, const float *dy, const float *mean, const float *rstd,
+static void position_gradients(float *drows, float *partials, const act *dy, const float *mean, const float *rstd,
                                const float *word, const int32_t *ids, const float *gamma, const fb3_ragged *ragged,
                                int C, const fb3_dropout *drop)
 {
@@ -36,7 +38,8 @@ static void position_gradients(float *drows, float *partials, const float *dy, c
         memset(partial, 0, (size_t)C * 2 * sizeof *partial);
         for (int t = block * NORM_BLOCK; t < ragged->T && t < (block + 1) * NORM_BLOCK; t++) {
             float *drow = drows + (int64_t)t * C;
-            const float *dy_t = dy + (int64_t)t * C;
+            float room[FB3_HIDDEN_MAX];
+            const float *dy_t = row_read(dy + (int64_t)t * C, room, C);
             if (dropout_on(drop)) {
                 dropout_apply_row(drow, dy_t, C, drop, ragged, t);
                 dy_t = drow;

@@ -1,5 +1,6 @@
 /* The head, in float throughout: mean pooling over the real tokens, dropout, a linear layer to Y targets, and the
  * losses (formulas at fb3_loss_kind). A batch has few rows here, so most of it runs on one thread. */
+#include "act.h"
 #include "dropout.h"
 #include "ops.h"
 #include <math.h>
@@ -13,7 +14,7 @@ static const double rmse_eps = 1e-9; /* inside the square root of the rmse losse
 fb3_status CPU(mean_pool_fwd)(fb3_backend *be, float *pooled, const void *x, const fb3_ragged *ragged, int C)
 {
     (void)be;
-    const float *in = x;
+    const act *in = x;
 #pragma omp parallel for collapse(2) schedule(static)
     for (int b = 0; b < ragged->B; b++) {
         for (int strip = 0; strip < C; strip += POOL_COLS) {
@@ -21,7 +22,7 @@ fb3_status CPU(mean_pool_fwd)(fb3_backend *be, float *pooled, const void *x, con
             float share = end > start ? 1.0f / (float)(end - start) : 0.0f;
             for (int c = strip; c < C && c < strip + POOL_COLS; c += LANES) {
                 vf sum = {0};
-                for (int t = start; t < end; t++) sum += vf_load(in + (int64_t)t * C + c, C - c);
+                for (int t = start; t < end; t++) sum += act_load(in + (int64_t)t * C + c, C - c);
                 vf_store(pooled + (int64_t)b * C + c, sum * share, C - c);
             }
         }
@@ -32,13 +33,13 @@ fb3_status CPU(mean_pool_fwd)(fb3_backend *be, float *pooled, const void *x, con
 fb3_status CPU(mean_pool_bwd)(fb3_backend *be, void *dx, const float *dpooled, const fb3_ragged *ragged, int C)
 {
     (void)be;
-    float *din = dx;
+    act *din = dx;
 #pragma omp parallel for schedule(static)
     for (int t = 0; t < ragged->T; t++) {
         int b = ragged->token_seq[t];
         float share = 1.0f / (float)(ragged->seq_start[b + 1] - ragged->seq_start[b]);
         for (int c = 0; c < C; c += LANES)
-            vf_store(din + (int64_t)t * C + c, vf_load(dpooled + (int64_t)b * C + c, C - c) * share, C - c);
+            act_store(din + (int64_t)t * C + c, vf_load(dpooled + (int64_t)b * C + c, C - c) * share, C - c);
     }
     return FB3_OK;
 }

@@ -1,5 +1,6 @@
 /* LayerNorm of the position table, and the residual connection of a post-LN layer: y = LayerNorm(dropout(x) +
  * residual). */
+#include "act.h"
 #include "dropout.h"
 #include "norm_row.h"
 #include "ops.h"
@@ -14,11 +15,12 @@ fb3_status CPU(layernorm_fwd)(fb3_backend *be, void *y, float *mean, float *rstd
                               const float *beta, float eps, int R, int C)
 {
     (void)be;
-    float *out = y;
+    act *out = y;
 #pragma omp parallel for schedule(static)
     for (int r = 0; r < R; r++) {
-        int64_t row = (int64_t)r * C;
-        norm_row_fwd(out + row, mean + r, rstd + r, x + row, gamma, beta, eps, C);
+        float room[FB3_HIDDEN_MAX], *y_r = row_begin(out + (int64_t)r * C, room);
+        norm_row_fwd(y_r, mean + r, rstd + r, x + (int64_t)r * C, gamma, beta, eps, C);
+        row_end(out + (int64_t)r * C, y_r, C);
     }
     return FB3_OK;
 }
@@ -47,19 +49,23 @@ fb3_status CPU(add_layernorm_fwd)(fb3_backend *be, void *y, void *s, float *mean
                                   const fb3_ragged *ragged, int C, const fb3_dropout *drop)
 {
     (void)be;
-    const float *in = x, *skip = residual;
-    float *sum = s, *out = y;
+    const act *in = x, *skip = residual;
+    act *sum = s, *out = y;
 #pragma omp parallel for schedule(static)
     for (int t = 0; t < ragged->T; t++) {
         int64_t row = (int64_t)t * C;
-        const float *branch = in + row;
+        float branch_room[FB3_HIDDEN_MAX], sum_room[FB3_HIDDEN_MAX], y_room[FB3_HIDDEN_MAX];
+        const float *branch = row_read(in + row, branch_room, C);
+        float *sum_t = row_begin(sum + row, sum_room), *y_t = row_begin(out + row, y_room);
         if (dropout_on(drop)) {
-            dropout_apply_row(sum + row, branch, C, drop, ragged, t);
-            branch = sum + row;
+            dropout_apply_row(sum_t, branch, C, drop, ragged, t);
+            branch = sum_t;
         }
-        for (int c = 0; c < C; c += LANES)
-            vf_store(sum + row + c, vf_load(branch + c, C - c) + vf_load(skip + row + c, C - c), C - c);
-        norm_row_fwd(out + row, mean + t, rstd + t, sum + row, gamma, beta, eps, C);
+        for (int c = 0; c < C; c += LANES) /* rounded as it is kept: the backward pass sees this sum */
+            vf_store(sum_t + c, act_round(vf_load(branch + c, C - c) + act_load(skip + row + c, C - c)), C - c);
+        row_end(sum + row, sum_t, C);
+        norm_row_fwd(y_t, mean + t, rstd + t, sum_t, gamma, beta, eps, C);
+        row_end(out + row, y_t, C);
     }
     return FB3_OK;
 }
@@ -68,8 +74,8 @@ fb3_status CPU(add_layernorm_bwd)(fb3_backend *be, void *dx, void *dresidual, fl
                                   const void *dy, const void *s, const float *mean, const float *rstd,
                                   const float *gamma, const fb3_ragged *ragged, int C, const fb3_dropout *drop)
 {
-    const float *dout = dy, *sum = s;
-    float *dbranch = dx, *dskip = dresidual;
+    const act *dout = dy, *sum = s;
+    act *dbranch = dx, *dskip = dresidual;
     float *partials; // partials [blocks, 2, C]: dgamma | dbeta
     FB3_TRY(fb3_cpu_workspace(be, &partials, CPU(norm_workspace)(ragged->T, C)));
     int blocks = norm_blocks(ragged->T);
@@ -79,11 +85,18 @@ fb3_status CPU(add_layernorm_bwd)(fb3_backend *be, void *dx, void *dresidual, fl
         memset(partial, 0, (size_t)C * 2 * sizeof *partial);
         for (int t = block * NORM_BLOCK; t < ragged->T && t < (block + 1) * NORM_BLOCK; t++) {
             int64_t row = (int64_t)t * C;
-            norm_row_bwd(dskip + row, partial, partial + C, dout + row, sum + row, mean[t], rstd[t], gamma, C, false);
+            float dy_room[FB3_HIDDEN_MAX], sum_room[FB3_HIDDEN_MAX], ds_room[FB3_HIDDEN_MAX];
+            const float *dy_t = row_read(dout + row, dy_room, C), *sum_t = row_read(sum + row, sum_room, C);
+            float *ds_t = row_begin(dskip + row, ds_room);
+            norm_row_bwd(ds_t, partial, partial + C, dy_t, sum_t, mean[t], rstd[t], gamma, C, false);
+            row_end(dskip + row, ds_t, C);
+            if (dbranch == dskip) continue;
+            float *dx_t = row_begin(dbranch + row, dy_room);
             if (dropout_on(drop))
-                dropout_apply_row(dbranch + row, dskip + row, C, drop, ragged, t);
-            else if (dbranch != dskip)
-                memcpy(dbranch + row, dskip + row, (size_t)C * sizeof *dbranch);
+                dropout_apply_row(dx_t, ds_t, C, drop, ragged, t);
+            else
+                memcpy(dx_t, ds_t, (size_t)C * sizeof *dx_t);
+            row_end(dbranch + row, dx_t, C);
         }
     }
     norm_add_partials(dgamma, dbeta, partials, blocks, C);

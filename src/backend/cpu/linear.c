@@ -1,70 +1,56 @@
 /* Linear layers y = x w^T + b and GELU: products through fb3_cpu_gemm, the rest on each tile while it is in the cache.
  */
+#include "act.h"
 #include "ops.h"
-#include "vec.h"
 #include <string.h>
 
-enum {
-    GELU_BLOCK = 1 << 13, /* elements that a thread takes at a time */
-    BIAS_ROWS = 64,       /* rows whose bias gradients are one partial */
-};
+enum { BIAS_ROWS = 64 /* rows whose bias gradients are one partial */ };
 
-/* --- GELU(x) = x Phi(x), GELU'(x) = Phi(x) + x phi(x) (Hendrycks and Gimpel 2016) --------------------------------- */
-
-static inline vf gelu(vf x)
+/* A product that ends as activations. In float the tile is the output itself, in bf16 a copy that is rounded into it.
+ */
+static fb3_gemm to_act(void *y, fb3_gemm gemm)
 {
-    vf cdf, density;
-    vf_normal(x, &cdf, &density);
-    return x * cdf;
-}
-
-fb3_status CPU(gelu_bwd)(fb3_backend *be, void *dpre, void *y, const void *dy, const void *pre, int64_t n)
-{
-    (void)be;
-    const float *dout = dy, *in = pre;
-    float *din = dpre, *out = y;
-#pragma omp parallel for schedule(static)
-    for (int64_t start = 0; start < n; start += GELU_BLOCK) {
-        int64_t end = n - start < GELU_BLOCK ? n : start + GELU_BLOCK;
-        for (int64_t i = start; i < end; i += LANES) {
-            vf x = vf_load(in + i, end - i), d = vf_load(dout + i, end - i), cdf, density;
-            vf_normal(x, &cdf, &density);
-            vf_store(out + i, x * cdf, end - i);
-            vf_store(din + i, d * vf_fma(x, density, cdf), end - i);
-        }
-    }
-    return FB3_OK;
+    gemm.type = ACT_TYPE;
+    gemm.c = act_floats(y);
+    gemm.ldc = gemm.N;
+    return gemm;
 }
 
 /* --- forward ------------------------------------------------------------------------------------------------------ */
 
 typedef struct linear_tile {
-    float *pre, *y;    // pre, y [T, O]; y NULL: no GELU
+    act *pre, *y;      // pre, y [T, O]; y NULL: no GELU
     const float *bias; // [O] or NULL
     int O;
 } linear_tile;
 
-static void finish_tile(const void *context, int row, int rows, int col, int cols)
+/* GELU(x) = x Phi(x) (Hendrycks and Gimpel 2016). */
+static void finish_forward(const void *context, float *product, int64_t ld, int row, int rows, int col, int cols)
 {
     const linear_tile *tile = context;
-    for (int t = row; t < row + rows; t++) {
-        float *pre = tile->pre + (int64_t)t * tile->O + col;
+    for (int t = 0; t < rows; t++) {
+        int64_t at = (int64_t)(row + t) * tile->O + col;
         for (int c = 0; c < cols; c += LANES) {
-            vf x = vf_load(pre + c, cols - c);
+            vf x = vf_load(product + t * ld + c, cols - c);
             if (tile->bias) x += vf_load(tile->bias + col + c, cols - c);
-            vf_store(pre + c, x, cols - c);
-            if (tile->y) vf_store(tile->y + (int64_t)t * tile->O + col + c, gelu(x), cols - c);
+            x = act_round(x); /* what the backward pass will see */
+            act_store(tile->pre + at + c, x, cols - c);
+            if (!tile->y) continue;
+            vf cdf, density;
+            vf_normal(x, &cdf, &density);
+            act_store(tile->y + at + c, x * cdf, cols - c);
         }
     }
 }
 
-static fb3_status forward(fb3_backend *be, float *y, float *pre, const float *x, const float *w, const float *b, int T,
+static fb3_status forward(fb3_backend *be, void *y, void *pre, const void *x, const void *w, const float *b, int T,
                           int I, int O)
 {
     linear_tile tile = {.pre = pre, .y = y, .bias = b, .O = O};
-    fb3_gemm gemm = {.trans_b = true, .M = T, .N = O, .K = I, .a = x, .lda = I, .b = w, .ldb = I, .c = pre, .ldc = O};
-    if (b || y) {
-        gemm.epilogue = finish_tile;
+    fb3_gemm gemm =
+        to_act(pre, (fb3_gemm){.trans_b = true, .M = T, .N = O, .K = I, .a = x, .lda = I, .b = w, .ldb = I});
+    if (b || y || !gemm.c) {
+        gemm.epilogue = finish_forward;
         gemm.context = &tile;
     }
     return fb3_cpu_gemm(be, &gemm);
@@ -83,17 +69,77 @@ fb3_status CPU(linear_gelu_fwd)(fb3_backend *be, void *y, void *pre, const void 
 
 /* --- backward ----------------------------------------------------------------------------------------------------- */
 
+typedef struct input_tile {
+    act *dx; // dx [T, I]
+    int I;
+    bool accumulate;
+} input_tile;
+
+static void finish_input(const void *context, float *product, int64_t ld, int row, int rows, int col, int cols)
+{
+    const input_tile *tile = context;
+    for (int t = 0; t < rows; t++) {
+        act *dx = tile->dx + (int64_t)(row + t) * tile->I + col;
+        for (int c = 0; c < cols; c += LANES) {
+            vf x = vf_load(product + t * ld + c, cols - c);
+            if (tile->accumulate) x += act_load(dx + c, cols - c);
+            act_store(dx + c, x, cols - c);
+        }
+    }
+}
+
+static fb3_gemm input_product(void *dx, const void *dy, const void *w, int T, int I, int O)
+{
+    return to_act(dx, (fb3_gemm){.M = T, .N = I, .K = O, .a = dy, .lda = O, .b = w, .ldb = I});
+}
+
 fb3_status CPU(linear_bwd_input)(fb3_backend *be, void *dx, const void *dy, const void *w, int T, int I, int O,
                                  bool accumulate)
 {
-    return fb3_cpu_gemm(
-        be,
-        &(fb3_gemm){
-            .M = T, .N = I, .K = O, .a = dy, .lda = O, .b = w, .ldb = I, .c = dx, .ldc = I, .accumulate = accumulate});
+    input_tile tile = {.dx = dx, .I = I, .accumulate = accumulate};
+    fb3_gemm gemm = input_product(dx, dy, w, T, I, O);
+    if (gemm.c) {
+        gemm.accumulate = accumulate;
+    } else {
+        gemm.epilogue = finish_input;
+        gemm.context = &tile;
+    }
+    return fb3_cpu_gemm(be, &gemm);
+}
+
+typedef struct gelu_tile {
+    act *dpre, *y;  // dpre, y [T, I]
+    const act *pre; // pre [T, I]
+    int I;
+} gelu_tile;
+
+/* GELU'(x) = Phi(x) + x phi(x). */
+static void finish_gelu(const void *context, float *product, int64_t ld, int row, int rows, int col, int cols)
+{
+    const gelu_tile *tile = context;
+    for (int t = 0; t < rows; t++) {
+        int64_t at = (int64_t)(row + t) * tile->I + col;
+        for (int c = 0; c < cols; c += LANES) {
+            vf d = vf_load(product + t * ld + c, cols - c), x = act_load(tile->pre + at + c, cols - c), cdf, density;
+            vf_normal(x, &cdf, &density);
+            act_store(tile->y + at + c, x * cdf, cols - c);
+            act_store(tile->dpre + at + c, d * vf_fma(x, density, cdf), cols - c);
+        }
+    }
+}
+
+fb3_status CPU(linear_gelu_bwd_input)(fb3_backend *be, void *dpre, void *y, const void *dy, const void *w,
+                                      const void *pre, int T, int I, int O)
+{
+    gelu_tile tile = {.dpre = dpre, .y = y, .pre = pre, .I = I};
+    fb3_gemm gemm = input_product(dpre, dy, w, T, I, O);
+    gemm.epilogue = finish_gelu;
+    gemm.context = &tile;
+    return fb3_cpu_gemm(be, &gemm);
 }
 
 /* db [O] += column sums of dy [T,O], by blocks of rows that are read in one stream, then block by block. */
-static fb3_status bias_gradient(fb3_backend *be, float *db, const float *dy, int T, int O)
+static fb3_status bias_gradient(fb3_backend *be, float *db, const act *dy, int T, int O)
 {
     int blocks = T / BIAS_ROWS + (T % BIAS_ROWS != 0);
     float *partials; // partials [blocks, O]
@@ -105,9 +151,9 @@ static fb3_status bias_gradient(fb3_backend *be, float *db, const float *dy, int
             float *sum = partials + (int64_t)block * O;
             memset(sum, 0, (size_t)O * sizeof *sum);
             for (int t = block * BIAS_ROWS; t < T && t < (block + 1) * BIAS_ROWS; t++) {
-                const float *row = dy + (int64_t)t * O;
+                const act *row = dy + (int64_t)t * O;
                 for (int o = 0; o < O; o += LANES)
-                    vf_store(sum + o, vf_load(sum + o, O - o) + vf_load(row + o, O - o), O - o);
+                    vf_store(sum + o, vf_load(sum + o, O - o) + act_load(row + o, O - o), O - o);
             }
         }
 #pragma omp for schedule(static)
@@ -125,7 +171,8 @@ fb3_status CPU(linear_bwd_weight)(fb3_backend *be, float *dw, float *db, const v
 {
     if (T == 0) return FB3_OK;
     if (db) FB3_TRY(bias_gradient(be, db, dy, T, O));
-    return fb3_cpu_gemm(be, &(fb3_gemm){.trans_a = true,
+    return fb3_cpu_gemm(be, &(fb3_gemm){.type = ACT_TYPE,
+                                        .trans_a = true,
                                         .M = O,
                                         .N = I,
                                         .K = T,

@@ -8,7 +8,8 @@ static size_t most(size_t a, size_t b)
 
 fb3_status CPU(reserve)(fb3_backend *be, const fb3_limits *limits)
 {
-    size_t floats = CPU(attention_workspace)(limits->max_len, limits->R, limits->C, limits->B);
+    int D = limits->H > 0 ? limits->C / limits->H : 0;
+    size_t floats = CPU(attention_workspace)(limits->max_len, limits->R, limits->C, D, limits->B);
     floats = most(floats, CPU(norm_workspace)(limits->T > limits->R ? limits->T : limits->R, limits->C));
     floats = most(floats, CPU(embedding_workspace)(limits->T, limits->C));
     float *memory;
@@ -39,7 +40,7 @@ const fb3_ops CPU(ops) = {
     .linear_gelu_fwd = CPU(linear_gelu_fwd),
     .linear_bwd_input = CPU(linear_bwd_input),
     .linear_bwd_weight = CPU(linear_bwd_weight),
-    .gelu_bwd = CPU(gelu_bwd),
+    .linear_gelu_bwd_input = CPU(linear_gelu_bwd_input),
     .attention_fwd = CPU(attention_fwd),
     .attention_bwd = CPU(attention_bwd),
     .add_layernorm_fwd = CPU(add_layernorm_fwd),

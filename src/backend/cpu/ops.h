@@ -26,7 +26,7 @@ FB3_CPU_DECLARE(linear_fwd);
 FB3_CPU_DECLARE(linear_gelu_fwd);
 FB3_CPU_DECLARE(linear_bwd_input);
 FB3_CPU_DECLARE(linear_bwd_weight);
-FB3_CPU_DECLARE(gelu_bwd);
+FB3_CPU_DECLARE(linear_gelu_bwd_input);
 FB3_CPU_DECLARE(attention_fwd);
 FB3_CPU_DECLARE(attention_bwd);
 FB3_CPU_DECLARE(add_layernorm_fwd);
@@ -41,7 +41,7 @@ FB3_CPU_DECLARE(sum_squares);
 FB3_CPU_DECLARE(adamw);
 
 /* Floats of workspace that the largest operations take, for `reserve`. */
-size_t CPU(attention_workspace)(int max_len, int R, int C, int B);
+size_t CPU(attention_workspace)(int max_len, int R, int C, int D, int B);
 size_t CPU(norm_workspace)(int rows, int C);
 size_t CPU(embedding_workspace)(int T, int C);
 

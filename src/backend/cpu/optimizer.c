@@ -2,8 +2,8 @@
  * operations in the order of torch.optim.AdamW:
  *   p *= 1 - rate decay;  m += (1 - beta1)(g - m);  v = beta2 v + (1 - beta2) g^2
  *   p -= (rate / correction1) m / (sqrt(v) / sqrt(correction2) + eps) */
+#include "act.h"
 #include "ops.h"
-#include "vec.h"
 #include <math.h>
 #include <string.h>
 
@@ -62,7 +62,8 @@ typedef struct adamw_step {
     float grad_scale, keep, rate, toward_g, beta2, toward_g2, root_correction2, eps;
 } adamw_step;
 
-static void adamw_block(float *p, float *m, float *v, const float *g, int64_t n, const adamw_step *step)
+/* copy [n]: p as activations, or NULL. */
+static void adamw_block(float *p, float *m, float *v, const float *g, act *copy, int64_t n, const adamw_step *step)
 {
     for (int64_t i = 0; i < n; i += LANES) {
         vf grad = vf_load(g + i, n - i) * step->grad_scale;
@@ -74,6 +75,7 @@ static void adamw_block(float *p, float *m, float *v, const float *g, int64_t n,
         vf_store(m + i, m_i, n - i);
         vf_store(v + i, v_i, n - i);
         vf_store(p + i, p_i, n - i);
+        if (copy) act_store(copy + i, p_i, n - i);
     }
 }
 
@@ -85,7 +87,7 @@ fb3_status CPU(adamw)(fb3_backend *be, float *p, float *m, float *v, const float
     (void)segments; /* the host's copy is the same memory here */
     if (!isfinite(*sum_squares)) return FB3_OK;
     double clip = args->max_norm > 0.0 ? args->max_norm / (sqrt(*sum_squares) + 1e-6) : 1.0;
-    float *copy = p_act == p ? NULL : p_act;
+    act *copy = p_act == p ? NULL : p_act;
 #pragma omp parallel
     for (int s = 0; s < count; s++) {
         const fb3_adamw_segment *segment = &segments_host[s];
@@ -101,8 +103,7 @@ fb3_status CPU(adamw)(fb3_backend *be, float *p, float *m, float *v, const float
 #pragma omp for schedule(static) nowait
         for (int64_t start = 0; start < segment->count; start += BLOCK) {
             int64_t at = segment->offset + start, n = segment->count - start < BLOCK ? segment->count - start : BLOCK;
-            adamw_block(p + at, m + at, v + at, g + at, n, &step);
-            if (copy) memcpy(copy + at, p + at, (size_t)n * sizeof *p);
+            adamw_block(p + at, m + at, v + at, g + at, copy ? copy + at : NULL, n, &step);
         }
     }
     return FB3_OK;

@@ -76,7 +76,11 @@ static inline vf vf_load(const float *p, int64_t n)
 {
     if (n >= LANES) return vf_load_all(p);
     vf v = {0};
+#if defined(__AVX512F__)
+    if (n > 0) v = (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p);
+#else
     for (int lane = 0; lane < n; lane++) v[lane] = p[lane];
+#endif
     return v;
 }
 static inline void vf_store(float *p, vf v, int64_t n)
@@ -85,7 +89,11 @@ static inline void vf_store(float *p, vf v, int64_t n)
         vf_store_all(p, v);
         return;
     }
+#if defined(__AVX512F__)
+    if (n > 0) _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), (__m512)v);
+#else
     for (int lane = 0; lane < n; lane++) p[lane] = v[lane];
+#endif
 }
 
 /* Lanes 0 .. n-1 of v, 0 in the others. */
@@ -129,6 +137,53 @@ static inline vf vf_gather(const float *table, vi index)
     vf v = {0};
     for (int lane = 0; lane < LANES; lane++) v[lane] = table[index[lane]];
     return v;
+#endif
+}
+
+/* v[index] of every lane, 0 <= index < LANES. */
+static inline vf vf_permute(vf v, vi index)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_permutexvar_ps((__m512i)index, (__m512)v);
+#elif defined(__AVX2__)
+    return (vf)_mm256_permutevar8x32_ps((__m256)v, (__m256i)index);
+#else
+    vf result;
+    for (int lane = 0; lane < LANES; lane++) result[lane] = v[index[lane]];
+    return result;
+#endif
+}
+
+/* Lane c of v[r] and lane r of v[c] change places, by butterflies: rows and lanes whose numbers differ in one bit swap,
+ * one bit at a time. */
+#define VF_LOW(c, bit)     (((c) & (bit)) ? LANES + (c) - (bit) : (c))
+#define VF_HIGH(c, bit)    (((c) & (bit)) ? LANES + (c) : (c) + (bit))
+#define VF_4(pick, c, bit) pick(c, bit), pick((c) + 1, bit), pick((c) + 2, bit), pick((c) + 3, bit)
+#if LANES == 16
+#define VF_ALL(pick, bit) VF_4(pick, 0, bit), VF_4(pick, 4, bit), VF_4(pick, 8, bit), VF_4(pick, 12, bit)
+#elif LANES == 8
+#define VF_ALL(pick, bit) VF_4(pick, 0, bit), VF_4(pick, 4, bit)
+#else
+#define VF_ALL(pick, bit) VF_4(pick, 0, bit)
+#endif
+#define VF_SWAP_BIT(v, bit)                                                                                            \
+    _Pragma("GCC unroll 16") for (int r = 0; r < LANES; r++)                                                           \
+    {                                                                                                                  \
+        if (r & (bit)) continue;                                                                                       \
+        vf low = (v)[r], high = (v)[r + (bit)];                                                                        \
+        (v)[r] = __builtin_shufflevector(low, high, VF_ALL(VF_LOW, bit));                                              \
+        (v)[r + (bit)] = __builtin_shufflevector(low, high, VF_ALL(VF_HIGH, bit));                                     \
+    }
+
+static inline void vf_transpose(vf v[LANES])
+{
+    VF_SWAP_BIT(v, 1)
+    VF_SWAP_BIT(v, 2)
+#if LANES > 4
+    VF_SWAP_BIT(v, 4)
+#endif
+#if LANES > 8
+    VF_SWAP_BIT(v, 8)
 #endif
 }
 
