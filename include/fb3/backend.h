@@ -210,10 +210,10 @@ struct fb3_backend {
     const fb3_ops *ops;
     fb3_dtype act; /* activation type */
     void *state;   /* the backend's own */
-    /* for messages of the checked (--debug) table: where the program is */
+    /* for observers: where the program is */
     int layer; /* -1: outside the layers */
     int64_t step;
-    void *checked; /* the checked table's own; NULL while the table is the device's */
+    struct fb3_observed *observed; /* NULL while the table is the device's (fb3/observer.h) */
 };
 
 /* Opens "cpu" or "cuda" with the activation type. FB3_INPUT when the device or the type is not to be had, and why. */

@@ -33,6 +33,8 @@ fb3_status fb3_session_open(fb3_session *session, fb3_config *config);
 /* For verbs that compute: resolves bf16, opens the backend, prints the start table. */
 fb3_status fb3_session_open_backend(fb3_session *session);
 void fb3_session_close(fb3_session *session);
+/* profile.c: begins the trace that `profile` asks for, on the root; fb3_trace_finish() writes it. Local. */
+fb3_status fb3_profile_begin(fb3_session *session);
 /* A CSV made into `h5_path` by the root (reused while unchanged), then opened by all; an .h5 `source` is opened as it
  * is. `labelled`: the label columns are required. */
 fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, const char *source, const char *h5_path,

@@ -10,10 +10,15 @@ static const struct limit {
     const char *key;
     const char *allowed[2];
 } LIMITS[] = {
-    {"device", {"auto", "cpu"}},       {"gradient_checkpointing", {"false", NULL}},
-    {"reproducible", {"false", NULL}}, {"attention_impl", {"auto", "fused"}},
-    {"tf32", {"false", NULL}},         {"fold_groups", {"auto", "1"}},
-    {"report_to", {"[none]", NULL}},   {"profile", {"null", NULL}},
+    /* clang-format off */
+    {"device", {"auto", "cpu"}},
+    {"gradient_checkpointing", {"false", NULL}},
+    {"reproducible", {"false", NULL}},
+    {"attention_impl", {"auto", "fused"}},
+    {"tf32", {"false", NULL}},
+    {"fold_groups", {"auto", "1"}},
+    {"report_to", {"[none]", NULL}},
+    /* clang-format on */
 };
 
 static fb3_status check_limit(const fb3_config *config, const struct limit *limit)
@@ -22,11 +27,8 @@ static fb3_status check_limit(const fb3_config *config, const struct limit *limi
     FB3_REQUIRE(text, FB3_FAILED, "out of memory for the configuration; free memory and run again");
     bool allowed = strcmp(text, limit->allowed[0]) == 0;
     allowed |= limit->allowed[1] && strcmp(text, limit->allowed[1]) == 0;
-    bool unset = strcmp(limit->allowed[0], "null") == 0;
     fb3_status status = FB3_OK;
-    if (!allowed && unset)
-        status = fb3_config_refuse(config, limit->key, "this is not in this build yet; leave it out");
-    else if (!allowed)
+    if (!allowed)
         status = fb3_config_refuse(config, limit->key, "%.60s is not in this build yet; use %s: %s%s%s", text,
                                    limit->key, limit->allowed[0], limit->allowed[1] ? " or " : "",
                                    limit->allowed[1] ? limit->allowed[1] : "");

@@ -9,6 +9,7 @@
  * GB/s; more bytes in flight run out of the cache and into page faults of the library's own buffers (16 MB pieces 3.4
  * GB/s, one piece 3.0 GB/s). MPI does not move on by itself: poll() does. */
 #include "comm_internal.h"
+#include "fb3/trace.h"
 
 #include <assert.h>
 #include <malloc.h>
@@ -109,11 +110,12 @@ static fb3_status wait_mpi(fb3_reducer *base, int64_t step)
 {
     mpi_reducer *reducer = (mpi_reducer *)base;
     if (reducer->flying == 0) return FB3_OK;
-    double start = fb3_monotonic_seconds();
+    double start = fb3_monotonic_seconds(), begin = fb3_trace_begin();
     fb3_watchdog_begin(reducer->comm->watchdog, FB3_WATCH_PEERS, "gradient all-reduce", step);
     fb3_status status = drain(reducer);
     fb3_watchdog_end(reducer->comm->watchdog);
     base->wait_seconds += fb3_monotonic_seconds() - start;
+    fb3_trace_end(begin, "communication", "wait for the gradient all-reduce", "bytes so far", (double)base->bytes);
     return status;
 }
 

@@ -3,6 +3,7 @@
  * Each one is a non-blocking MPI call, looked at until it is done: a rank that waits neither burns a core that others
  * need nor waits past the watchdog's deadline. A world of one sends nothing. */
 #include "comm_internal.h"
+#include "fb3/trace.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@ enum { STATUS_TEXT_BYTES = 2048 };
 
 fb3_status fb3_comm_complete(fb3_comm *comm, MPI_Request *request, const char *what)
 {
+    double begin = fb3_trace_begin();
     fb3_watchdog_begin(comm->watchdog, FB3_WATCH_PEERS, what, FB3_WATCH_NO_STEP);
     fb3_patience patience = fb3_patience_begin();
     int done = 0, code = MPI_SUCCESS;
@@ -26,6 +28,7 @@ fb3_status fb3_comm_complete(fb3_comm *comm, MPI_Request *request, const char *w
         if (!done) fb3_patience_pause(&patience);
     }
     fb3_watchdog_end(comm->watchdog);
+    fb3_trace_end(begin, "communication", what, NULL, 0);
     if (code != MPI_SUCCESS) return fb3_fail_context(fb3_mpi_failed(code, "MPI_Test"), "%s", what);
     return FB3_OK;
 }

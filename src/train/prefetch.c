@@ -1,4 +1,5 @@
 /* Reading ahead: two batches, one in use by the step, one being filled by the I/O worker. */
+#include "fb3/trace.h"
 #include "fb3/train.h"
 
 #include <assert.h>
@@ -20,8 +21,11 @@ struct fb3_prefetch {
 static fb3_status fill(void *context)
 {
     fb3_prefetch *p = context;
-    return fb3_batch_build(p->batch[p->filling], p->dataset, p->vocabulary->row, p->vocabulary->size, p->rows,
-                           p->count);
+    double begin = fb3_trace_begin();
+    fb3_status status = fb3_batch_build(p->batch[p->filling], p->dataset, p->vocabulary->row, p->vocabulary->size,
+                                        p->rows, p->count);
+    fb3_trace_end(begin, "io", "read a batch", "samples", p->count);
+    return status;
 }
 
 fb3_status fb3_prefetch_open(fb3_prefetch **prefetch, fb3_worker *io, const fb3_dataset *dataset,

@@ -4,6 +4,7 @@
 
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/trace.h"
 
 #include <dirent.h>
 #include <limits.h>
@@ -69,6 +70,7 @@ static fb3_status write_as_writer(const save_request *request)
 static fb3_status save(fb3_fold_run *f, const char *name, const char *previous_name, bool optimizer)
 {
     fb3_status mine = FB3_OK;
+    double begin = fb3_trace_begin();
     if (f->is_writer) {
         char *path = fb3_run_fold_path(f->run, f->fold, name);
         char *previous = previous_name ? fb3_run_fold_path(f->run, f->fold, previous_name) : NULL;
@@ -82,6 +84,7 @@ static fb3_status save(fb3_fold_run *f, const char *name, const char *previous_n
         free(path);
         free(previous);
     }
+    fb3_trace_end(begin, "io", "write a checkpoint", "step", (double)f->state.step);
     return fb3_comm_agree(f->run->session->comm, mine, "writing a checkpoint");
 }
 

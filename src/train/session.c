@@ -67,7 +67,8 @@ fb3_status fb3_session_open_backend(fb3_session *session)
     FB3_TRY(fb3_backend_open(&session->backend, session->config->device, act));
     if (session->config->debug) FB3_TRY(fb3_backend_make_checked(session->backend));
     fb3_backend_describe(session->backend, device, sizeof device);
-    return print_start_table(session, device);
+    FB3_TRY(print_start_table(session, device));
+    return fb3_comm_agree(session->comm, fb3_profile_begin(session), "beginning the trace");
 }
 
 void fb3_session_close(fb3_session *session)

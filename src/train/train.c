@@ -1,5 +1,6 @@
 /* The main job: folds one after another, then the scores. */
 #include "fb3/log.h"
+#include "fb3/trace.h"
 #include "fb3/train.h"
 
 static fb3_status train_folds(fb3_run *run)
@@ -27,5 +28,6 @@ fb3_status fb3_train(fb3_session *session)
     fb3_status status = fb3_run_open(&run, session);
     if (status == FB3_OK) status = session->config->dry_run ? fb3_run_print_plan(&run) : train_folds(&run);
     fb3_run_close(&run);
-    return status;
+    fb3_status traced = fb3_trace_finish(); /* of a stopped run, too */
+    return status == FB3_OK ? fb3_comm_agree(session->comm, traced, "writing the trace") : status;
 }

@@ -3,6 +3,7 @@
 
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/trace.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -307,10 +308,11 @@ static fb3_status evaluate(fb3_fold_run *f)
 {
     fb3_run *run = f->run;
     fb3_scores scores;
-    double value = NAN, started = fb3_seconds();
+    double value = NAN, started = fb3_seconds(), begin = fb3_trace_begin();
     FB3_TRY(fb3_evaluate_rows(&f->replica, f->eval_data, &run->vocabulary, f->rows.eval, f->rows.eval_count,
                               f->writer.oof.pred, NULL));
     double seconds = fb3_seconds() - started;
+    fb3_trace_end(begin, "train", "evaluate", "samples", (double)f->rows.eval_count);
     FB3_TRY(score(f, &scores));
     FB3_TRY(best_metric_value(run, &scores, &value));
     FB3_REQUIRE(isfinite(value), FB3_FAILED, "the evaluation of fold %d at step %lld gave %s = %g; lower learning_rate",
@@ -356,7 +358,9 @@ static fb3_status train_to_the_end(fb3_fold_run *f)
     while (!at_end(f)) {
         double started = fb3_seconds();
         const fb3_step_plan *plan = fb3_feed_plan(f->trainer.feed);
+        double begin = fb3_trace_begin();
         FB3_TRY(fb3_train_step(&f->trainer, &result));
+        fb3_trace_end(begin, "train", "step", "step", (double)f->trainer.step);
         if (result.stopped) return stop(f);
         note_progress(f, &result);
         FB3_TRY(count_nonfinite(f, &result));

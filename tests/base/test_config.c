@@ -438,7 +438,6 @@ static void what_is_not_built_is_named(void **state)
         {{"--fold_groups", "2"}, "--fold_groups: 2 is not in this build yet"},
         {{"--report_to", "wandb"}, "--report_to: [wandb] is not in this build yet"},
         {{"--report_to", "tensorboard,wandb"}, "--report_to: [tensorboard, wandb] is not in this build yet"},
-        {{"--profile", "t.json"}, "--profile: this is not in this build yet"},
         {{"--attention_impl", "reference"}, "--attention_impl: reference is not in this build yet"},
         {{"--tf32"}, "--tf32: true is not in this build yet"},
         {{"bench", "--json"}, "the verb bench is not in this build yet"},
