@@ -107,6 +107,12 @@ typedef struct fb3_ops {
     /* number of values that are not finite, of act[n] or float[n], added to *count (device int64) */
     fb3_status (*count_nonfinite)(fb3_backend *be, int64_t *count, const void *x, fb3_dtype dtype, int64_t n);
 
+    /* --- limits: what bench holds operations against ---------------------------------------------------------- */
+    /* seconds of one product [M,K] [N,K]^T of activations by the device's library, as the library likes to do it */
+    fb3_status (*library_product)(fb3_backend *be, int M, int N, int K, double *seconds);
+    /* bytes/s of a pass that reads two large arrays and writes one */
+    fb3_status (*memory_rate)(fb3_backend *be, double *bytes_per_second);
+
     /* --- embeddings -------------------------------------------------------------------------------------------- */
     /* y[t] = dropout(LayerNorm(word[ids[t]]))   y act[T,C], mean/rstd [T], word [A,C], gamma/beta [C] */
     fb3_status (*embedding_fwd)(fb3_backend *be, void *y, float *mean, float *rstd, const float *word,

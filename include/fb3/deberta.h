@@ -29,9 +29,13 @@ typedef struct fb3_model_hooks {
     fb3_status (*poll)(void *context);
 } fb3_model_hooks;
 
-/* `limits`: the largest micro-batch (T, B, max_len are read). training false: no saved activations, no gradients. */
+/* What a replica keeps. Checkpointed training keeps only the layers' outputs and computes the rest of a layer again
+ * before its backward pass: the same bits, with about a third more arithmetic. */
+typedef enum fb3_model_mode { FB3_INFERENCE, FB3_TRAINING, FB3_TRAINING_CHECKPOINTED } fb3_model_mode;
+
+/* `limits`: the largest micro-batch (T, B, max_len are read). */
 fb3_status fb3_deberta_create(fb3_deberta **model, fb3_backend *backend, const fb3_param_table *table,
-                              const fb3_arenas *arenas, const fb3_limits *limits, bool training);
+                              const fb3_arenas *arenas, const fb3_limits *limits, fb3_model_mode mode);
 void fb3_deberta_free(fb3_deberta *model);
 
 /* Copies a batch to the backend; it is the one that the calls below work on. */
@@ -59,7 +63,7 @@ fb3_status fb3_deberta_backward(fb3_deberta *model, fb3_loss_kind kind, float be
 
 /* Bytes that create() would take for the batch, activations and their gradients, for --dry_run. The arenas and the
  * backend's own workspace (ops->reserve) come on top. */
-size_t fb3_deberta_memory(const fb3_param_table *table, const fb3_limits *limits, fb3_dtype act, bool training);
+size_t fb3_deberta_memory(const fb3_param_table *table, const fb3_limits *limits, fb3_dtype act, fb3_model_mode mode);
 
 /* Dropout sites: the `site` counter of each place. */
 enum {

@@ -73,7 +73,9 @@ fb3_status fb3_vocabulary_make(fb3_vocabulary *vocabulary, const fb3_dataset *a,
 void fb3_vocabulary_free(fb3_vocabulary *vocabulary);
 
 fb3_status fb3_replica_open(fb3_replica *replica, fb3_session *session, const fb3_param_table *table, int max_tokens,
-                            int max_sequences, int max_length, bool training);
+                            int max_sequences, int max_length, fb3_model_mode mode);
+/* FB3_TRAINING, or with gradient_checkpointing FB3_TRAINING_CHECKPOINTED. */
+fb3_model_mode fb3_training_mode(const fb3_config *config);
 void fb3_replica_close(fb3_replica *replica);
 /* Host arena -> device, with the activation-type copy. */
 fb3_status fb3_replica_upload(fb3_replica *replica, const float *param);
@@ -254,6 +256,27 @@ typedef struct fb3_predictions {
 fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, const char *csv, bool labelled, bool pooled,
                             fb3_predictions *predictions);
 void fb3_predictions_free(fb3_predictions *predictions);
+
+/* --- trial.c: steps without data, to measure them ----------------------------------------------------------------- */
+
+typedef struct fb3_trial {
+    fb3_session *session;
+    fb3_param_table *table;
+    fb3_batch *batch;
+    fb3_replica replica;
+    fb3_optimizer *optimizer;
+    fb3_reducer *reducer;
+    int64_t steps;
+} fb3_trial;
+/* A model of that shape with random weights, and on every rank a batch of so many essays of usual lengths. */
+fb3_status fb3_trial_open(fb3_trial *trial, fb3_session *session, const fb3_model_config *model, int sequences,
+                          int max_length);
+void fb3_trial_close(fb3_trial *trial);
+/* One step over all ranks: forward, backward, all-reduce, clip, AdamW. */
+fb3_status fb3_trial_step(fb3_trial *trial, double *seconds);
+/* The arithmetic of a step by the usual count: 6 flops per token and weight of the encoder, and three times the forward
+ * pass of attention, position terms over the whole table. What is computed again is not counted. */
+double fb3_step_flops(const fb3_model_config *model, const int32_t *seq_start, int sequences);
 
 /* --- verbs -------------------------------------------------------------------------------------------------------- */
 

@@ -183,6 +183,16 @@ static fb3_status cast_to_act(fb3_backend *be, void *dst, const float *src, int6
     return FB3_OK;
 }
 
+static fb3_status library_product(fb3_backend *be, int M, int N, int K, double *seconds)
+{
+    return inner(be)->library_product(be, M, N, K, seconds);
+}
+
+static fb3_status memory_rate(fb3_backend *be, double *bytes_per_second)
+{
+    return inner(be)->memory_rate(be, bytes_per_second);
+}
+
 /* --- embeddings and the position table ---------------------------------------------------------------------------- */
 
 static fb3_status embedding_fwd(fb3_backend *be, void *y, float *mean, float *rstd, const float *word,
@@ -433,6 +443,8 @@ static const fb3_ops observed_ops = {
     .reserve = reserve,
     .cast_to_act = cast_to_act,
     .count_nonfinite = count_nonfinite,
+    .library_product = library_product,
+    .memory_rate = memory_rate,
     .embedding_fwd = embedding_fwd,
     .embedding_bwd = embedding_bwd,
     .layernorm_fwd = layernorm_fwd,

@@ -12,7 +12,6 @@ static const struct limit {
 } LIMITS[] = {
     /* clang-format off */
     {"device", {"auto", "cpu"}},
-    {"gradient_checkpointing", {"false", NULL}},
     {"reproducible", {"false", NULL}},
     {"attention_impl", {"auto", "fused"}},
     {"tf32", {"false", NULL}},

@@ -2,6 +2,7 @@
  * session (MPI, cores, backend), the rest are plain functions. Errors are values up to here: this is the only place
  * that prints one and ends the process. */
 #include "cli.h"
+#include "fb3/bench.h"
 #include "fb3/file.h"
 #include "fb3/log.h"
 
@@ -22,6 +23,7 @@ static const verb VERBS[] = {
     {.name = "evaluate", .run_session = fb3_evaluate},
     {.name = "prepare", .run_session = cmd_prepare},
     {.name = "folds", .run_session = cmd_folds},
+    {.name = "bench", .run_session = fb3_bench},
     {.name = "init", .run = cmd_init},
     {.name = "export", .run = cmd_export},
     {.name = "inspect", .run = cmd_inspect},

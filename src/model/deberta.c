@@ -25,10 +25,29 @@ static void *take(memory_plan *plan, int64_t elements, size_t element_bytes)
     return memory;
 }
 
+/* What the forward pass of a layer leaves for the backward pass, besides its output. */
+static void lay_out_layer(const fb3_deberta *m, memory_plan *plan, size_t act, fb3_layer_saved *s)
+{
+    const int64_t T = m->limits.T, C = m->C, H = m->H, F = m->F, P = m->P;
+    const size_t f32 = sizeof(float);
+    s->pos = take(plan, P * 2 * C, act); // [R, 2C], R <= P
+    s->qkv = take(plan, T * 3 * C, act); // [T, 3C]
+    s->context = take(plan, T * C, act); // [T, C]
+    s->lse = take(plan, H * T, f32);     // [H, T]
+    s->s1 = take(plan, T * C, act);      // [T, C]
+    s->y1 = take(plan, T * C, act);      // [T, C]
+    s->mean1 = take(plan, T, f32);
+    s->rstd1 = take(plan, T, f32);
+    s->pre = take(plan, T * F, act); // [T, F]
+    s->s2 = take(plan, T * C, act);  // [T, C]
+    s->mean2 = take(plan, T, f32);
+    s->rstd2 = take(plan, T, f32);
+}
+
 /* Every buffer of a replica besides the arenas. */
 static void lay_out(fb3_deberta *m, memory_plan *plan, fb3_dtype act_type)
 {
-    const int64_t T = m->limits.T, B = m->limits.B, C = m->C, H = m->H, F = m->F, P = m->P, Y = m->Y;
+    const int64_t T = m->limits.T, B = m->limits.B, C = m->C, F = m->F, P = m->P, Y = m->Y;
     const size_t act = fb3_dtype_size(act_type), f32 = sizeof(float), i32 = sizeof(int32_t);
 
     m->ids = take(plan, T, i32);
@@ -52,29 +71,21 @@ static void lay_out(fb3_deberta *m, memory_plan *plan, fb3_dtype act_type)
     m->embedded = take(plan, T * C, act); // [T, C]
     m->embedded_mean = take(plan, T, f32);
     m->embedded_rstd = take(plan, T, f32);
-    for (int l = 0; l < (m->training ? m->L : 1); l++) {
+    for (int l = 0; l < (m->mode == FB3_INFERENCE ? 1 : m->L); l++) {
         fb3_layer_saved *s = &m->saved[l];
-        s->pos = take(plan, P * 2 * C, act); // [R, 2C], R <= P
-        s->qkv = take(plan, T * 3 * C, act); // [T, 3C]
-        s->context = take(plan, T * C, act); // [T, C]
-        s->lse = take(plan, H * T, f32);     // [H, T]
-        s->s1 = take(plan, T * C, act);      // [T, C]
-        s->y1 = take(plan, T * C, act);      // [T, C]
-        s->mean1 = take(plan, T, f32);
-        s->rstd1 = take(plan, T, f32);
-        s->pre = take(plan, T * F, act); // [T, F]
-        s->s2 = take(plan, T * C, act);  // [T, C]
+        if (l == 0 || m->mode == FB3_TRAINING)
+            lay_out_layer(m, plan, act, s);
+        else
+            *s = m->saved[0]; /* computed again for the backward pass, in one place for all layers */
         // Evaluation keeps nothing: each layer's output takes the place of its input.
-        s->y2 = m->training ? take(plan, T * C, act) : m->embedded; // [T, C]
-        s->mean2 = take(plan, T, f32);
-        s->rstd2 = take(plan, T, f32);
+        s->y2 = m->mode == FB3_INFERENCE ? m->embedded : take(plan, T * C, act); // [T, C]
     }
     m->gelu = take(plan, T * F, act);   // [T, F]
     m->pooled = take(plan, B * C, f32); // [B, C]
     m->pred = take(plan, B * Y, f32);   // [B, Y]
     m->sums = take(plan, FB3_LOSS_SUMS(Y), sizeof *m->sums);
 
-    if (!m->training) return;
+    if (m->mode == FB3_INFERENCE) return;
     m->dy = take(plan, T * C, act);         // [T, C]
     m->dbranch = take(plan, T * C, act);    // [T, C]
     m->dcontext = take(plan, T * C, act);   // [T, C]
@@ -93,11 +104,11 @@ static int at_least_one(int n)
     return n > 1 ? n : 1;
 }
 
-static void set_shape(fb3_deberta *m, const fb3_param_table *table, const fb3_limits *limits, bool training)
+static void set_shape(fb3_deberta *m, const fb3_param_table *table, const fb3_limits *limits, fb3_model_mode mode)
 {
     const fb3_model_config *model = &table->model;
     m->table = table;
-    m->training = training;
+    m->mode = mode;
     m->C = model->hidden;
     m->H = model->heads;
     m->F = model->intermediate;
@@ -115,11 +126,11 @@ static void set_shape(fb3_deberta *m, const fb3_param_table *table, const fb3_li
                              .Y = m->Y};
 }
 
-size_t fb3_deberta_memory(const fb3_param_table *table, const fb3_limits *limits, fb3_dtype act, bool training)
+size_t fb3_deberta_memory(const fb3_param_table *table, const fb3_limits *limits, fb3_dtype act, fb3_model_mode mode)
 {
     fb3_deberta m = {0};
     memory_plan plan = {0};
-    set_shape(&m, table, limits, training);
+    set_shape(&m, table, limits, mode);
     m.saved = calloc((size_t)m.L, sizeof *m.saved);
     if (!m.saved) return 0;
     lay_out(&m, &plan, act);
@@ -203,7 +214,7 @@ static fb3_status allocate(fb3_deberta *m)
 }
 
 fb3_status fb3_deberta_create(fb3_deberta **model, fb3_backend *backend, const fb3_param_table *table,
-                              const fb3_arenas *arenas, const fb3_limits *limits, bool training)
+                              const fb3_arenas *arenas, const fb3_limits *limits, fb3_model_mode mode)
 {
     fb3_status status;
     *model = NULL;
@@ -213,7 +224,7 @@ fb3_status fb3_deberta_create(fb3_deberta **model, fb3_backend *backend, const f
     FB3_REQUIRE(m, FB3_FAILED, "out of memory for a model");
     m->be = backend;
     m->arenas = *arenas;
-    set_shape(m, table, limits, training);
+    set_shape(m, table, limits, mode);
     FB3_TRY_GOTO(allocate(m), failed);
     find_parameters(m);
     m->attention = attention_shape(m);
@@ -294,7 +305,8 @@ fb3_status fb3_deberta_pooled(fb3_deberta *m, float *pooled_host)
 fb3_status fb3_deberta_backward(fb3_deberta *m, fb3_loss_kind kind, float beta, const float *coefficient_host,
                                 const fb3_model_hooks *hooks)
 {
-    FB3_REQUIRE(m->training && m->arenas.grad, FB3_FAILED, "a gradient was asked of a model that only predicts");
+    FB3_REQUIRE(m->mode != FB3_INFERENCE && m->arenas.grad, FB3_FAILED,
+                "a gradient was asked of a model that only predicts");
     m->hooks = hooks;
     m->ranges_ready = 0;
     if (m->ragged.T == 0) {

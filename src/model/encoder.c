@@ -9,7 +9,7 @@ enum { OUTSIDE_LAYERS = -1 };
 
 static fb3_layer_saved *saved_of(const fb3_deberta *m, int l)
 {
-    return &m->saved[m->training ? l : 0];
+    return &m->saved[m->mode == FB3_INFERENCE ? 0 : l];
 }
 
 static const void *input_of(const fb3_deberta *m, int l)
@@ -36,6 +36,9 @@ fb3_status fb3_encoder_backward(fb3_deberta *m)
 {
     FB3_TRY(fb3_relpos_backward_begin(m));
     for (int l = m->L - 1; l >= 0; l--) {
+        /* the last layer's share is still there */
+        if (m->mode == FB3_TRAINING_CHECKPOINTED && l < m->L - 1)
+            FB3_TRY(fb3_layer_forward(m, l, input_of(m, l), saved_of(m, l)));
         FB3_TRY(fb3_layer_backward(m, l, input_of(m, l), saved_of(m, l)));
         FB3_TRY(fb3_range_ready(m));
     }

@@ -54,7 +54,7 @@ struct fb3_deberta {
     const fb3_param_table *table;
     fb3_arenas arenas;
     fb3_limits limits; /* every field filled in */
-    bool training;
+    fb3_model_mode mode;
     int C, H, F, L, P, Y;
     fb3_layer *layer; /* [L] */
     fb3_norm embedding_norm, rel_norm;

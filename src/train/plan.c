@@ -48,7 +48,8 @@ static fb3_status print_memory(const fb3_run *run)
     fb3_limits limits = {.T = run->micro_sequences * run->longest, .B = run->micro_sequences, .max_len = run->longest};
     double arenas = 4.0 * (double)table->size * sizeof(float);
     double words = (double)run->model.vocab * run->model.hidden * sizeof(float);
-    double activations = (double)fb3_deberta_memory(table, &limits, run->session->backend->act, true);
+    double activations =
+        (double)fb3_deberta_memory(table, &limits, run->session->backend->act, fb3_training_mode(run->config));
     printf("memory per rank     %.2f GB: parameters, gradients and moments %.2f, activations at most %.2f; the writer "
            "holds "
            "the whole word table too: %.2f\n",

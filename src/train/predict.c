@@ -106,7 +106,7 @@ static fb3_status predict_model(fb3_session *session, const fb3_model_file *file
     for (int64_t i = 0; i < dataset->n; i++) rows[i] = (int32_t)i;
     FB3_TRY_GOTO(fb3_vocabulary_make(&vocabulary, dataset, NULL, file->info.model.vocab), done);
     FB3_TRY_GOTO(fb3_param_table_create(&table, &file->info.model, vocabulary.count, file->info.targets), done);
-    FB3_TRY_GOTO(fb3_replica_open(&replica, session, table, batch * longest, batch, longest, false), done);
+    FB3_TRY_GOTO(fb3_replica_open(&replica, session, table, batch * longest, batch, longest, FB3_INFERENCE), done);
     FB3_TRY_GOTO(upload_weights(session, &replica, file, &vocabulary), done);
     FB3_TRY_GOTO(fb3_evaluate_rows(&replica, dataset, &vocabulary, rows, dataset->n, pred, pooled), done);
 done:

@@ -22,8 +22,8 @@ static fb3_status fill(void *context)
 {
     fb3_prefetch *p = context;
     double begin = fb3_trace_begin();
-    fb3_status status = fb3_batch_build(p->batch[p->filling], p->dataset, p->vocabulary->row, p->vocabulary->size,
-                                        p->rows, p->count);
+    fb3_status status =
+        fb3_batch_build(p->batch[p->filling], p->dataset, p->vocabulary->row, p->vocabulary->size, p->rows, p->count);
     fb3_trace_end(begin, "io", "read a batch", "samples", p->count);
     return status;
 }

@@ -36,12 +36,9 @@ fb3_status fb3_profile_begin(fb3_session *session)
     snprintf(name, sizeof name, "fb3-dist, rank %d of %d", session->rank, session->size);
     fb3_status status = fb3_trace_start(path, name);
     if (status == FB3_OK) {
-        status =
-            fb3_backend_observe(session->backend, &(fb3_observer){.name = "profile",
-                                                                  .context = begin,
-                                                                  .before = before,
-                                                                  .after = after,
-                                                                  .end = end});
+        status = fb3_backend_observe(
+            session->backend,
+            &(fb3_observer){.name = "profile", .context = begin, .before = before, .after = after, .end = end});
     }
     if (status != FB3_OK) free(begin);
     return status;

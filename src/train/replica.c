@@ -58,14 +58,19 @@ static fb3_status alloc_arenas(fb3_backend *be, fb3_arenas *arenas, int64_t size
     return be->ops->alloc(be, &arenas->param_act, (size_t)size * fb3_dtype_size(be->act));
 }
 
+fb3_model_mode fb3_training_mode(const fb3_config *config)
+{
+    return config->gradient_checkpointing ? FB3_TRAINING_CHECKPOINTED : FB3_TRAINING;
+}
+
 fb3_status fb3_replica_open(fb3_replica *replica, fb3_session *session, const fb3_param_table *table, int max_tokens,
-                            int max_sequences, int max_length, bool training)
+                            int max_sequences, int max_length, fb3_model_mode mode)
 {
     *replica =
         (fb3_replica){.session = session, .table = table, .max_tokens = max_tokens, .max_sequences = max_sequences};
     fb3_limits limits = {.T = max_tokens, .B = max_sequences, .max_len = max_length};
-    FB3_TRY(alloc_arenas(session->backend, &replica->arenas, table->size, training));
-    return fb3_deberta_create(&replica->model, session->backend, table, &replica->arenas, &limits, training);
+    FB3_TRY(alloc_arenas(session->backend, &replica->arenas, table->size, mode != FB3_INFERENCE));
+    return fb3_deberta_create(&replica->model, session->backend, table, &replica->arenas, &limits, mode);
 }
 
 void fb3_replica_close(fb3_replica *replica)

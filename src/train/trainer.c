@@ -153,7 +153,8 @@ static fb3_status open_trainer(fb3_fold_run *f)
                              .targets = run->data->targets,
                              .accumulation = run->accumulation};
     FB3_TRY(fb3_schedule_make(&trainer->schedule, config, f->total_steps));
-    FB3_TRY(fb3_replica_open(&f->replica, run->session, run->table, train_tokens, sequences, run->longest, true));
+    FB3_TRY(fb3_replica_open(&f->replica, run->session, run->table, train_tokens, sequences, run->longest,
+                             fb3_training_mode(config)));
     FB3_TRY(fb3_optimizer_create(&trainer->optimizer, run->session->backend, run->table, &f->replica.arenas, config));
     return fb3_reducer_create_mpi(&trainer->reducer, run->session->comm);
 }

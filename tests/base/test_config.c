@@ -433,14 +433,12 @@ static void what_is_not_built_is_named(void **state)
         const char *expect;
     } CASES[] = {
         {{"--device", "cuda"}, "--device: cuda is not in this build yet; use device: auto or cpu"},
-        {{"--gradient_checkpointing"}, "--gradient_checkpointing: true is not in this build yet"},
         {{"--reproducible", "true"}, "--reproducible: true is not in this build yet"},
         {{"--fold_groups", "2"}, "--fold_groups: 2 is not in this build yet"},
         {{"--report_to", "wandb"}, "--report_to: [wandb] is not in this build yet"},
         {{"--report_to", "tensorboard,wandb"}, "--report_to: [tensorboard, wandb] is not in this build yet"},
         {{"--attention_impl", "reference"}, "--attention_impl: reference is not in this build yet"},
         {{"--tf32"}, "--tf32: true is not in this build yet"},
-        {{"bench", "--json"}, "the verb bench is not in this build yet"},
         {{"report"}, "the verb report is not in this build yet"},
         {{"status"}, "the verb status is not in this build yet"},
         {{"compare"}, "the verb compare is not in this build yet"},

@@ -37,7 +37,6 @@ OPTIONS = [
     (dict(fp16=True), "bf16"),
     (dict(device="cuda"), "cuda"),
     (dict(device="tpu"), "device"),
-    (dict(gradient_checkpointing=True), "gradient_checkpointing"),
     (dict(reproducible=True), "reproducible"),
     (dict(fold_groups=2), "fold_groups"),
     (dict(report_to="wandb"), "report_to"),

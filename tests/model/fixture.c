@@ -245,7 +245,7 @@ static float *arena_of(fb3_backend *be, const fb3_param_table *table)
     return memory;
 }
 
-fixture_replica fixture_replica_make(fb3_backend *be, const fixture_case *c, bool training)
+fixture_replica fixture_replica_make(fb3_backend *be, const fixture_case *c, fb3_model_mode mode)
 {
     fixture_replica r = {.be = be};
     fb3_limits limits = {.B = c->sequences};
@@ -256,7 +256,7 @@ fixture_replica fixture_replica_make(fb3_backend *be, const fixture_case *c, boo
     must(fb3_param_table_create(&r.table, &c->model, c->model.vocab, c->targets));
     r.arenas.param = arena_of(be, r.table);
     r.arenas.param_act = r.arenas.param;
-    if (training) {
+    if (mode != FB3_INFERENCE) {
         r.arenas.grad = arena_of(be, r.table);
         r.arenas.m = arena_of(be, r.table);
         r.arenas.v = arena_of(be, r.table);
@@ -265,7 +265,7 @@ fixture_replica fixture_replica_make(fb3_backend *be, const fixture_case *c, boo
     fixture_weights(host, r.table, NULL);
     must(be->ops->upload(be, r.arenas.param, host, (size_t)r.table->size * sizeof *host));
     free(host);
-    must(fb3_deberta_create(&r.model, be, r.table, &r.arenas, &limits, training));
+    must(fb3_deberta_create(&r.model, be, r.table, &r.arenas, &limits, mode));
     return r;
 }
 

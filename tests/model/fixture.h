@@ -54,7 +54,7 @@ typedef struct fixture_replica {
     fb3_deberta *model;
 } fixture_replica;
 
-fixture_replica fixture_replica_make(fb3_backend *be, const fixture_case *c, bool training);
+fixture_replica fixture_replica_make(fb3_backend *be, const fixture_case *c, fb3_model_mode mode);
 void fixture_replica_free(fixture_replica *r);
 /* The gradient arena on the host; the caller frees. */
 float *fixture_gradients(const fixture_replica *r);

@@ -590,6 +590,21 @@ static fb3_status naive_adamw(fb3_backend *be, float *p, float *m, float *v, con
     return FB3_OK;
 }
 
+/* Nothing here is fast. */
+static fb3_status naive_library_product(fb3_backend *be, int M, int N, int K, double *seconds)
+{
+    (void)be, (void)M, (void)N, (void)K;
+    *seconds = 1.0;
+    return FB3_OK;
+}
+
+static fb3_status naive_memory_rate(fb3_backend *be, double *bytes_per_second)
+{
+    (void)be;
+    *bytes_per_second = 1.0;
+    return FB3_OK;
+}
+
 static const fb3_ops naive_table = {
     .name = "naive",
     .alloc = naive_alloc,
@@ -601,6 +616,8 @@ static const fb3_ops naive_table = {
     .reserve = naive_reserve,
     .cast_to_act = naive_cast_to_act,
     .count_nonfinite = naive_count_nonfinite,
+    .library_product = naive_library_product,
+    .memory_rate = naive_memory_rate,
     .embedding_fwd = naive_embedding_fwd,
     .embedding_bwd = naive_embedding_bwd,
     .layernorm_fwd = naive_layernorm_fwd,

@@ -120,6 +120,28 @@ static void test_ranks_equal_one_batch(void **state)
     on_each_backend(rank_split);
 }
 
+/* Checkpointing computes the layers again: the same gradient to the bit, dropout included, also when it is added to. */
+static void checkpointed_bits(fb3_backend *be)
+{
+    const fb3_model_mode modes[] = {FB3_TRAINING, FB3_TRAINING_CHECKPOINTED};
+    float *gradient[2];
+    for (int i = 0; i < 2; i++) {
+        fixture_replica r = fixture_replica_make(be, &small, modes[i]);
+        add_gradients(&r, &small, 0, 3, NULL);
+        add_gradients(&r, &small, 3, 2, NULL);
+        gradient[i] = fixture_gradients(&r);
+        if (i == 1) assert_memory_equal(gradient[0], gradient[1], (size_t)r.table->size * sizeof(float));
+        fixture_replica_free(&r);
+    }
+    free(gradient[0]), free(gradient[1]);
+}
+
+static void test_checkpointing_changes_no_bits(void **state)
+{
+    (void)state;
+    on_each_backend(checkpointed_bits);
+}
+
 /* What the hooks saw. */
 typedef struct witness {
     const fixture_replica *replica;
@@ -338,26 +360,29 @@ static void test_memory_is_what_was_said_and_given_back(void **state)
     ops.alloc = counting_alloc;
     ops.free = counting_free;
     be->ops = &ops;
-    for (int training = 0; training < 2; training++) {
+    for (fb3_model_mode mode = FB3_INFERENCE; mode <= FB3_TRAINING_CHECKPOINTED; mode++) {
         fb3_deberta *model = NULL;
         counted.bytes = 0;
         counted.calls = 0;
         counted.fail_at = -1;
-        must(fb3_deberta_create(&model, be, table, &arenas, &limits, training));
-        assert_int_equal(counted.bytes, fb3_deberta_memory(table, &limits, FB3_F32, training));
+        must(fb3_deberta_create(&model, be, table, &arenas, &limits, mode));
+        assert_int_equal(counted.bytes, fb3_deberta_memory(table, &limits, FB3_F32, mode));
         fb3_deberta_free(model);
         assert_int_equal(counted.alive, 0);
         const int calls = counted.calls;
         for (int fail_at = 0; fail_at < calls; fail_at++) {
             counted.calls = 0;
             counted.fail_at = fail_at;
-            assert_int_equal(fb3_deberta_create(&model, be, table, &arenas, &limits, training), FB3_FAILED);
+            assert_int_equal(fb3_deberta_create(&model, be, table, &arenas, &limits, mode), FB3_FAILED);
             assert_non_null(strstr(fb3_error_text(), "no memory left"));
             assert_null(model);
             assert_int_equal(counted.alive, 0);
         }
     }
-    assert_true(fb3_deberta_memory(table, &limits, FB3_F32, false) < fb3_deberta_memory(table, &limits, FB3_F32, true));
+    assert_true(fb3_deberta_memory(table, &limits, FB3_F32, FB3_TRAINING_CHECKPOINTED) <
+                fb3_deberta_memory(table, &limits, FB3_F32, FB3_TRAINING));
+    assert_true(fb3_deberta_memory(table, &limits, FB3_F32, FB3_INFERENCE) <
+                fb3_deberta_memory(table, &limits, FB3_F32, FB3_TRAINING));
     be->ops = counted.ops;
     fb3_param_table_free(table);
     fixture_backend_close(be);
@@ -424,6 +449,7 @@ int main(void)
         cmocka_unit_test(test_ranks_equal_one_batch),
         cmocka_unit_test(test_hooks_see_final_ranges_in_order),
         cmocka_unit_test(test_empty_batch_only_calls_hooks),
+        cmocka_unit_test(test_checkpointing_changes_no_bits),
         cmocka_unit_test(test_evaluation_has_the_bits_of_training),
         cmocka_unit_test(test_finite_differences_with_dropout),
         cmocka_unit_test(test_memory_is_what_was_said_and_given_back),

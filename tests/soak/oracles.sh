@@ -5,6 +5,7 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 : "${FB3_BUILD_DIR:=$PWD/build}" "${FB3_SHARED_DIR:=$PWD/../shared}"
 export FB3_SOURCE_DIR=$PWD FB3_BUILD_DIR FB3_SHARED_DIR HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+export FB3_BF16=false # float: what the references compute in
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 skip() {

@@ -2,11 +2,11 @@
 """Seconds and memory of the recipe's training steps in PyTorch on the CPU, on real essays.
 
     bench.py --csv train.csv --tokenizer DIR [--size xsmall|small|base|large] [--batch 8] [--steps 3] [--warmup 1]
-             [--dtype fp32|bf16] [--dynamic] [--max_length 512] [--threads 2] [--ddp]
+             [--dtype fp32|bf16] [--dynamic] [--max_length 512] [--threads 2] [--ddp] [--predict]
 
 Random weights at the published shapes. Batches are padded to --max_length, or with --dynamic to their longest essay, in
 groups of similar length. --ddp averages gradients over the processes of torchrun (gloo). Prints one JSON object: samples
-and real tokens per second, peak resident memory.
+and real tokens per second, peak resident memory. --predict times evaluation instead of training.
 """
 
 import argparse
@@ -45,6 +45,7 @@ def main():
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--dynamic", action="store_true")
     parser.add_argument("--ddp", action="store_true")
+    parser.add_argument("--predict", action="store_true")
     a = parser.parse_args()
 
     torch.set_num_threads(a.threads)
@@ -69,6 +70,12 @@ def main():
         if step == a.warmup:
             start, tokens, samples = time.time(), 0, 0
         ids, mask = pad([t for t, _ in batch], None if a.dynamic else a.max_length)
+        tokens += sum(len(t) for t, _ in batch)
+        samples += len(batch)
+        if a.predict:
+            with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.dtype == "bf16"):
+                model.eval()(ids, mask)
+            continue
         target = torch.tensor([scores for _, scores in batch])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.dtype == "bf16"):
             pred = model(ids, mask)
@@ -77,8 +84,6 @@ def main():
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1000.0)
         optimizer.step()
         optimizer.zero_grad()
-        tokens += sum(len(t) for t, _ in batch)
-        samples += len(batch)
         print(f"step {step} loss {loss.item():.4f} {ids.shape[1]} tokens wide", file=sys.stderr)
     seconds = time.time() - start
     print(

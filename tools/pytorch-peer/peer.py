@@ -14,6 +14,7 @@ SIZES = {  # hidden, layers, heads, intermediate
     "small": (768, 6, 12, 3072),
     "base": (768, 12, 12, 3072),
     "large": (1024, 24, 16, 4096),
+    "scratch": (128, 2, 2, 512),
 }
 
 

@@ -21,7 +21,7 @@
 #include <omp.h>
 
 enum {
-    STRIP = 64, /* query rows: their scores stay in the second-level cache */
+    STRIP = 128, /* query rows: their scores stay in the second-level cache */
     GROUPS = 8,
     PAD = 2 * LANES, /* zeros on both sides of a row of dS, for shifted loads */
 };

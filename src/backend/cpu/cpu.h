@@ -37,6 +37,10 @@ fb3_status fb3_sync_cpu(fb3_backend *be);
 void fb3_close_cpu(fb3_backend *be);
 void fb3_describe_cpu(const fb3_backend *be, char *text, size_t bytes);
 
+/* --- limits.c ----------------------------------------------------------------------------------------------------- */
+fb3_status fb3_library_product_cpu(fb3_backend *be, int M, int N, int K, double *seconds);
+fb3_status fb3_memory_rate_cpu(fb3_backend *be, double *bytes_per_second);
+
 /* At least `floats` floats of 64-byte aligned scratch, contents undefined, valid until the next call. */
 fb3_status fb3_cpu_workspace(fb3_backend *be, float **memory, size_t floats);
 
