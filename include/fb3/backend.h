@@ -110,7 +110,7 @@ typedef struct fb3_ops {
     /* --- limits: what bench holds operations against ---------------------------------------------------------- */
     /* seconds of one product [M,K] [N,K]^T of activations by the device's library, as the library likes to do it */
     fb3_status (*library_product)(fb3_backend *be, int M, int N, int K, double *seconds);
-    /* bytes/s of a pass that reads two large arrays and writes one */
+    /* bytes/s of a pass that reads two large arrays and writes one of them */
     fb3_status (*memory_rate)(fb3_backend *be, double *bytes_per_second);
 
     /* --- embeddings -------------------------------------------------------------------------------------------- */

@@ -31,7 +31,7 @@ static fb3_status check_model(const fb3_config *config)
     if (config->model_preset) FB3_TRY(check_preset(config));
     if (config->model_preset && config->model_name_or_path)
         return fb3_config_refuse(config, "model_preset", "contradicts model_name_or_path; keep one of them");
-    if (config->model_preset && !config->init)
+    if (config->model_preset && !config->init && strcmp(config->verb, "bench") != 0) /* bench learns nothing */
         return fb3_config_refuse(config, "model_preset", "has random weights; add init: random if that is meant");
     if (config->init && !config->model_preset)
         return fb3_config_refuse(config, "init",

@@ -41,6 +41,7 @@ fb3_status fb3_trace_start(const char *path, const char *process)
     trace.path = strdup(path);
     trace.process = strdup(process);
     FB3_REQUIRE(trace.path && trace.process, FB3_FAILED, "out of memory for the trace");
+    FB3_TRY(fb3_file_write(path, "", 0)); /* better to fail now than after hours */
     trace.begin = now();
     trace.on = true;
     return FB3_OK;

@@ -109,7 +109,7 @@ static fb3_status measure_files(fb3_bench_result *r, fb3_trial *trial)
     fb3_weights weights = {0};
     fb3_checkpoint *checkpoint = NULL;
     fb3_checkpoint_state state = {.best_metric = NAN, .max_length = 512, .config = nothing, .label_columns = nothing};
-    double bytes = 4.0 * (double)table->full_parameters, started = fb3_seconds();
+    double bytes = 4.0 * (double)table->full_parameters, started;
     char *path = fb3_format("fb3-bench-%ld.h5", (long)getpid());
     FB3_REQUIRE_GOTO(path, done, FB3_FAILED, "out of memory");
     FB3_TRY_GOTO(fb3_weights_alloc(&weights, table), done);

@@ -121,7 +121,7 @@ static fb3_status print_json(const fb3_bench_result *r)
         "peak_memory_mb", r->peak_memory_mb, "checkpoint_write_bytes_per_second", r->write_rate, "products",
         products_json(r), "operations", breakdown_json(r->breakdown));
     if (all) json_object_set_new(all, "checkpoint_read_bytes_per_second", json_real(r->read_rate));
-    char *text = all ? json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
+    char *text = all ? json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) : NULL;
     json_decref(all);
     FB3_REQUIRE(text, FB3_FAILED, "out of memory for JSON");
     puts(text);

@@ -4,45 +4,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Time of a training step per token: 3 products (forward, input gradient, weight gradient) of 2 flops per weight. */
-#define FLOPS_PER_WEIGHT_AND_TOKEN 6.0
-/* The share of the measured product rate that a whole step reaches, roughly; the estimate is rounded anyway. */
-#define STEP_EFFICIENCY 0.6
-
 static double gigabytes(double bytes)
 {
     return bytes / (1024.0 * 1024.0 * 1024.0);
 }
 
-/* Rate of one linear layer's forward product at the model's shape, in flop/s. */
-static fb3_status measure_product_rate(const fb3_run *run, double *rate)
+/* The rate at which a rank trains, in flop/s of the usual count, from a step on made-up essays. Collective. */
+static fb3_status measure_rate(const fb3_run *run, double *rate)
 {
-    enum { TOKENS = 512, TIMES = 4 };
-    fb3_backend *be = run->session->backend;
-    int C = run->model.hidden, F = run->model.intermediate;
-    void *x = NULL, *w = NULL, *y = NULL;
-    fb3_status status = FB3_OK;
-    size_t size = fb3_dtype_size(be->act);
-    FB3_TRY_GOTO(be->ops->alloc(be, &x, (size_t)TOKENS * (size_t)C * size), done);
-    FB3_TRY_GOTO(be->ops->alloc(be, &w, (size_t)F * (size_t)C * size), done);
-    FB3_TRY_GOTO(be->ops->alloc(be, &y, (size_t)TOKENS * (size_t)F * size), done);
-    FB3_TRY_GOTO(be->ops->zero(be, x, (size_t)TOKENS * (size_t)C * size), done);
-    FB3_TRY_GOTO(be->ops->zero(be, w, (size_t)F * (size_t)C * size), done);
-    double started = 0;
-    for (int i = 0; i <= TIMES; i++) {
-        if (i == 1) started = fb3_seconds(); /* the first one warms up */
-        FB3_TRY_GOTO(be->ops->linear_fwd(be, y, x, w, NULL, TOKENS, C, F), done);
-        FB3_TRY_GOTO(be->ops->sync(be), done);
-    }
-    *rate = 2.0 * TIMES * TOKENS * C * (double)F / (fb3_seconds() - started);
-done:
-    be->ops->free(be, x);
-    be->ops->free(be, w);
-    be->ops->free(be, y);
+    enum { TOKENS = 2048 }; /* a few essays say enough */
+    fb3_trial trial;
+    int sequences = TOKENS / run->longest > 1 ? TOKENS / run->longest : 1;
+    if (sequences > run->micro_sequences) sequences = run->micro_sequences;
+    FB3_TRY(fb3_trial_open(&trial, run->session, &run->model, sequences, run->longest));
+    double seconds = 0, flops = fb3_step_flops(&run->model, trial.batch->seq_start, trial.batch->B);
+    fb3_status status = fb3_trial_step(&trial, &seconds); /* warms up */
+    if (status == FB3_OK) status = fb3_trial_step(&trial, &seconds);
+    fb3_trial_close(&trial);
+    *rate = flops / seconds;
     return status;
 }
 
-static fb3_status print_memory(const fb3_run *run)
+static void print_memory(const fb3_run *run)
 {
     const fb3_param_table *table = run->table;
     fb3_limits limits = {.T = run->micro_sequences * run->longest, .B = run->micro_sequences, .max_len = run->longest};
@@ -58,24 +41,27 @@ static fb3_status print_memory(const fb3_run *run)
     double moments = 2.0 * (double)table->parameters * sizeof(float);
     printf("disk per fold       %.2f GB while it trains (best.h5, last.h5, previous.h5), %.2f GB when it is complete\n",
            gigabytes(3 * weights + 2 * moments), gigabytes(2 * weights));
-    return FB3_OK;
 }
 
-static fb3_status print_time(fb3_run *run, double steps, double samples)
+static void print_time(const fb3_run *run, double steps, double samples, double rate)
 {
-    double rate = 0;
-    FB3_TRY(measure_product_rate(run, &rate));
-    const fb3_param_table *table = run->table;
-    double weights = (double)table->parameters - (double)run->vocabulary.count * run->model.hidden;
-    double tokens = samples * (double)run->data->offsets[run->data->n] / (double)run->data->n;
-    double seconds = tokens * weights * FLOPS_PER_WEIGHT_AND_TOKEN / (rate * STEP_EFFICIENCY * run->session->size);
-    printf("time                about %.2g hours for %.0f steps, from a measured %.0f GFLOP/s per rank in matrix "
-           "products\n",
-           seconds / 3600, steps, rate * 1e-9);
-    return FB3_OK;
+    const fb3_dataset *data = run->data;
+    double flops = 0;
+    for (int64_t row = 0; row < data->n; row++) {
+        const int32_t bounds[] = {0, fb3_dataset_length(data, row)};
+        flops += fb3_step_flops(&run->model, bounds, 1);
+    }
+    double seconds = samples * flops / (double)data->n / (rate * run->session->size);
+    printf("time                about ");
+    if (seconds < 5400)
+        printf("%.2g minutes", seconds / 60);
+    else
+        printf("%.2g hours", seconds / 3600);
+    printf(" for %.0f steps, evaluation and checkpoints not counted, from a measured %.0f GFLOP/s per rank\n", steps,
+           rate * 1e-9);
 }
 
-static fb3_status print_plan(fb3_run *run)
+static fb3_status print_plan(fb3_run *run, double rate)
 {
     const fb3_config *config = run->config;
     double steps = 0, samples = 0;
@@ -101,13 +87,16 @@ static fb3_status print_plan(fb3_run *run)
         steps += (double)fold_steps;
         samples += (double)fold_steps * (double)config->total_train_batch_size;
     }
-    FB3_TRY(print_memory(run));
-    return print_time(run, steps, samples);
+    print_memory(run);
+    print_time(run, steps, samples, rate);
+    return FB3_OK;
 }
 
 fb3_status fb3_run_print_plan(fb3_run *run)
 {
-    fb3_status mine = run->session->root ? print_plan(run) : FB3_OK;
+    double rate;
+    FB3_TRY(measure_rate(run, &rate));
+    fb3_status mine = run->session->root ? print_plan(run, rate) : FB3_OK;
     fflush(stdout);
     return fb3_comm_agree(run->session->comm, mine, "dry run");
 }

@@ -265,6 +265,20 @@ static void test_head_sizes(void **state)
     const int lengths[] = {130, 37}, sizes[] = {16, 32, 64, 80, 5, 1};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) compare(lengths, 2, 3, sizes[i], false, &some_dropout);
 }
+/* Tables that no published model has, but a configuration can: x jumps over rows from one distance to the next, which
+ * get the gradient 0, or stays for long, then jumps. */
+static void test_rows_that_are_jumped_over(void **state)
+{
+    const int lengths[] = {60, 7, 90, 130};
+    for (int r = -(LIMIT - 1); r < LIMIT; r++) {
+        int x = BUCKETS + (abs(r) < 40 ? 3 * r : r < 0 ? -120 - (abs(r) - 40) / 7 * 5 : 120 + (r - 40) / 7 * 5);
+        bucket[r] = (int16_t)(x < 0 ? 0 : x > 2 * BUCKETS - 1 ? 2 * BUCKETS - 1 : x);
+    }
+    compare(lengths, 4, 2, 16, false, &no_dropout);
+    compare(lengths, 4, 1, 32, true, &some_dropout);
+    fill_buckets(state);
+}
+
 /* Rows that no pair reaches get the gradient 0. */
 static void test_whole_table(void **state)
 {
@@ -338,10 +352,15 @@ static void test_reference_gradient(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference_gradient), cmocka_unit_test(test_ragged_64),
-        cmocka_unit_test(test_ragged_dropout),     cmocka_unit_test(test_head_sizes),
-        cmocka_unit_test(test_whole_table),        cmocka_unit_test(test_one_token),
-        cmocka_unit_test(test_many_sequences),     cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_reference_gradient),
+        cmocka_unit_test(test_ragged_64),
+        cmocka_unit_test(test_ragged_dropout),
+        cmocka_unit_test(test_head_sizes),
+        cmocka_unit_test(test_rows_that_are_jumped_over),
+        cmocka_unit_test(test_whole_table),
+        cmocka_unit_test(test_one_token),
+        cmocka_unit_test(test_many_sequences),
+        cmocka_unit_test(test_empty),
         cmocka_unit_test(test_large_scores),
     };
     return cmocka_run_group_tests(tests, fill_buckets, NULL);

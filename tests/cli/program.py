@@ -20,6 +20,9 @@ TRAIN, TEST = os.path.join(SAMPLE, "train.csv"), os.path.join(SAMPLE, "test.csv"
 SPM = os.path.join(SAMPLE, "spm.model")
 TARGETS = ["cohesion", "syntax", "vocabulary", "phraseology", "grammar", "conventions"]
 
+# Sanitizers make the program slow, and valgrind cannot run it.
+SANITIZED = os.environ.get("FB3_TEST_SANITIZED") == "1"
+
 # Float arithmetic unless a test asks for bf16: what they expect must not depend on the processor.
 ARITHMETIC = {"FB3_BF16": "false"}
 

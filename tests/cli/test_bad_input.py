@@ -40,7 +40,6 @@ OPTIONS = [
     (dict(reproducible=True), "reproducible"),
     (dict(fold_groups=2), "fold_groups"),
     (dict(report_to="wandb"), "report_to"),
-    (dict(profile="trace.json"), "profile"),
     (dict(metric_for_best_model="accuracy"), "metric_for_best_model"),
     (dict(eval_strategy="sometimes"), "eval_strategy"),
     (dict(model_preset="deberta-v4"), "model_preset"),
@@ -148,7 +147,7 @@ class BadInput(ProgramTest):
         for words, word in [(["trian"], "train"), (["train", "--"], "--"), (["train", "--seed"], "seed"),
                             (["train", "missing.yaml"], "missing.yaml"), (["export"], "export"),
                             (["export", "nothing.h5"], "output"), (["inspect", "nothing.h5"], "nothing.h5"),
-                            (["predict", "nothing"], "test_file"), ([], "init"), (["bench"], "bench"),
+                            (["predict", "nothing"], "test_file"), ([], "init"), (["report"], "report"),
                             (["predict", "nothing", "--test_file", TEST], "nothing"),
                             (["evaluate", "nothing.csv", "--test_file", TRAIN], "nothing.csv")]:
             with self.subTest(words=words):

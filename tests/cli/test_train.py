@@ -194,6 +194,15 @@ class Options(ProgramTest):
         done = run("--debug", cwd=self.folder, **{k: v for k, v in TINY.items() if not k.startswith("max_")})
         self.assertEqual(len(losses(self.path("outputs", "debug"))), 3, done.stderr)
 
+    def test_gradient_checkpointing_changes_no_bits(self):
+        losses = []
+        for checkpointing in (False, True):
+            directory = self.path("gc%d" % checkpointing)
+            run("train", **dict(TINY, output_dir=directory, gradient_checkpointing=checkpointing,
+                                hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1))
+            losses.append([e["loss"] for e in events(directory, 0, "step")])
+        self.assertEqual(losses[0], losses[1])
+
     def test_dropout_everywhere(self):
         run("train", **dict(TINY, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, output_dir=self.path("a")))
         run("train", **dict(TINY, output_dir=self.path("b")))

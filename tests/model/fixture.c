@@ -220,8 +220,8 @@ void fixture_batch_free(fb3_batch *batch)
 fb3_backend *fixture_backend(const char *name)
 {
     fb3_backend *be;
-    if (strcmp(name, "cpu") == 0) {
-        must(fb3_backend_open(&be, FB3_DEVICE_CPU, FB3_F32));
+    if (strcmp(name, "naive") != 0) {
+        must(fb3_backend_open(&be, FB3_DEVICE_CPU, strcmp(name, "bf16") == 0 ? FB3_BF16 : FB3_F32));
         return be;
     }
     be = array(1, sizeof *be);
@@ -265,6 +265,10 @@ fixture_replica fixture_replica_make(fb3_backend *be, const fixture_case *c, fb3
     fixture_weights(host, r.table, NULL);
     must(be->ops->upload(be, r.arenas.param, host, (size_t)r.table->size * sizeof *host));
     free(host);
+    if (be->act != FB3_F32) {
+        must(be->ops->alloc(be, &r.arenas.param_act, (size_t)r.table->size * fb3_dtype_size(be->act)));
+        must(be->ops->cast_to_act(be, r.arenas.param_act, r.arenas.param, r.table->size));
+    }
     must(fb3_deberta_create(&r.model, be, r.table, &r.arenas, &limits, mode));
     return r;
 }
@@ -272,6 +276,7 @@ fixture_replica fixture_replica_make(fb3_backend *be, const fixture_case *c, fb3
 void fixture_replica_free(fixture_replica *r)
 {
     fb3_deberta_free(r->model);
+    if (r->arenas.param_act != r->arenas.param) r->be->ops->free(r->be, r->arenas.param_act);
     r->be->ops->free(r->be, r->arenas.param);
     r->be->ops->free(r->be, r->arenas.grad);
     r->be->ops->free(r->be, r->arenas.m);

@@ -40,7 +40,7 @@ void fixture_weights(float *arena, const fb3_param_table *table, const uint32_t 
 fb3_batch *fixture_batch(const fixture_case *c, int step, int first, int count);
 void fixture_batch_free(fb3_batch *batch);
 
-/* A backend by name, "naive" or "cpu"; what a test runs on. */
+/* A backend by name, "naive" or "cpu", or "bf16" where the processor has it; the first two are what a test runs on. */
 fb3_backend *fixture_backend(const char *name);
 void fixture_backend_close(fb3_backend *backend);
 extern const char *const fixture_backends[];

@@ -120,8 +120,89 @@ static void test_parity_with_pytorch(void **state)
     json_decref(cases);
 }
 
+/* --- bf16 beside float -------------------------------------------------------------------------------------------- */
+
+/* Two to three layers of roundings to 8 bits; per tensor the length of the difference over the length of the gradient.
+ * Tensors whose gradient is a difference of large numbers (the key's bias, to which softmax is nearly blind) are held
+ * to the model's largest gradient of their layer instead. */
+static const double bf16_prediction_band = 2e-2, bf16_gradient_band = 6e-2, bf16_blind = 1e-3;
+
+typedef struct outcome {
+    float *pred, *grad;
+} outcome;
+
+static outcome run_on(const char *backend_name, const fixture_case *c)
+{
+    fb3_backend *be = fixture_backend(backend_name);
+    fixture_replica r = fixture_replica_make(be, c, FB3_TRAINING);
+    fb3_batch *batch = fixture_batch(c, 0, 0, c->sequences);
+    double sums[FB3_LOSS_SUMS(FB3_MAX_TARGETS)] = {0};
+    float coefficient[FB3_MAX_TARGETS];
+    outcome o = {.pred = calloc((size_t)c->sequences * (size_t)c->targets, sizeof *o.pred)};
+    must(fb3_deberta_load(r.model, batch));
+    must(fb3_deberta_forward(r.model, &c->rates, c->key, c->step));
+    must(fb3_deberta_predictions(r.model, o.pred));
+    must(fb3_deberta_loss(r.model, c->loss, c->beta, sums));
+    fb3_loss_coefficients(c->loss, sums, c->sequences, c->targets, coefficient);
+    must(fb3_deberta_backward(r.model, c->loss, c->beta, coefficient, NULL));
+    o.grad = fixture_gradients(&r);
+    fixture_batch_free(batch);
+    fixture_replica_free(&r);
+    fixture_backend_close(be);
+    return o;
+}
+
+static double length_of(const float *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * x[i];
+    return sqrt(sum);
+}
+
+static void compare_bf16(const char *name, const fixture_case *c)
+{
+    outcome exact = run_on("cpu", c), half = run_on("bf16", c);
+    fb3_param_table *table;
+    must(fb3_param_table_create(&table, &c->model, c->model.vocab, c->targets));
+    double predictions = fixture_distance(half.pred, exact.pred, (int64_t)c->sequences * c->targets), worst = 0;
+    double whole = length_of(exact.grad, table->size);
+    if (!(predictions < bf16_prediction_band)) fail_msg("%s: predictions differ by %g", name, predictions);
+    for (int i = 0; i < table->count; i++) {
+        const fb3_param *param = &table->param[i];
+        float *a = half.grad + param->offset, *b = exact.grad + param->offset;
+        double size = fmax(length_of(b, param->count), bf16_blind * whole);
+        for (int64_t e = 0; e < param->count; e++) a[e] -= b[e];
+        double share = length_of(a, param->count) / size;
+        if (!(share < bf16_gradient_band)) fail_msg("%s: the gradient of %s is off by %g", name, param->name, share);
+        worst = fmax(worst, share);
+    }
+    print_message("bf16   %-24s predictions %.1e  gradients %.1e\n", name, predictions, worst);
+    fb3_param_table_free(table);
+    free(exact.pred), free(exact.grad), free(half.pred), free(half.grad);
+}
+
+static void test_bf16_is_near_float(void **state)
+{
+    (void)state;
+    if (!fb3_backend_cpu_has(FB3_BF16)) {
+        print_message("bf16: this processor has no AVX512-BF16\n");
+        skip();
+    }
+    json_t *cases = fixture_golden("model", "parity.json");
+    size_t i;
+    const json_t *golden;
+    json_array_foreach(cases, i, golden)
+    {
+        fixture_case c;
+        fixture_case_read(&c, json_object_get(golden, "case"));
+        compare_bf16(json_string_value(json_object_get(golden, "name")), &c);
+    }
+    json_decref(cases);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parity_with_pytorch)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parity_with_pytorch),
+                                       cmocka_unit_test(test_bf16_is_near_float)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,8 +2,15 @@
 #include "cpu.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { ALIGNMENT = 64, ZERO_BLOCK = 1 << 20 };
+enum {
+    ALIGNMENT = 64,
+    ZERO_BLOCK = 1 << 20,
+    HUGE_PAGE =
+        2 << 20, /* large arrays begin on one and ask for them: fewer page faults, and fewer misses of the TLB */
+    LARGE = 4 << 20,
+};
 
 fb3_status fb3_alloc_cpu(fb3_backend *be, void **memory, size_t bytes)
 {
@@ -11,7 +18,9 @@ fb3_status fb3_alloc_cpu(fb3_backend *be, void **memory, size_t bytes)
     *memory = NULL;
     if (bytes <= SIZE_MAX - ALIGNMENT) {
         size_t lines = bytes / ALIGNMENT + (bytes % ALIGNMENT != 0 || bytes == 0);
-        *memory = aligned_alloc(ALIGNMENT, lines * ALIGNMENT);
+        bool large = bytes >= LARGE;
+        *memory = aligned_alloc(large ? HUGE_PAGE : ALIGNMENT, lines * ALIGNMENT);
+        if (*memory && large) (void)madvise(*memory, lines * ALIGNMENT, MADV_HUGEPAGE); /* a wish */
     }
     FB3_REQUIRE(*memory != NULL, FB3_FAILED, "out of memory for %zu bytes; use a smaller batch or model", bytes);
     return FB3_OK;
