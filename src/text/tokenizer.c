@@ -229,32 +229,36 @@ typedef struct scratch {
     fb3_ids ids;
 } scratch;
 
-/* The length of the word that starts `text`: up to the next U+2581 that is not its first character. */
-static size_t word_length(const char *text, size_t bytes)
+static bool is_mark(const char *text, size_t bytes)
 {
-    size_t first = (size_t)fb3_utf8_length(text[0]);
-    const char *next = memmem(text + first, bytes - first, word_mark, WORD_MARK_BYTES);
-    return next ? (size_t)(next - text) : bytes;
+    return bytes >= WORD_MARK_BYTES && memcmp(text, word_mark, WORD_MARK_BYTES) == 0;
 }
 
+/* Spaces become U+2581; a word ends before the next U+2581 that is not its first character. */
 static fb3_status encode_words(const fb3_tokenizer *tokenizer, const char *text, size_t bytes, scratch *s)
 {
     if (bytes == 0) return FB3_OK; /* between two special tokens */
     s->words.bytes = 0;
-    bool marked = text[0] == ' ' || (bytes >= WORD_MARK_BYTES && !memcmp(text, word_mark, WORD_MARK_BYTES));
-    if (!marked) FB3_TRY(fb3_buffer_append(&s->words, word_mark, WORD_MARK_BYTES));
-    for (size_t i = 0; i < bytes; i++) {
-        if (text[i] == ' ')
-            FB3_TRY(fb3_buffer_append(&s->words, word_mark, WORD_MARK_BYTES));
-        else
-            FB3_TRY(fb3_buffer_append_byte(&s->words, text[i]));
+    FB3_TRY(fb3_buffer_reserve(&s->words, (bytes + 1) * WORD_MARK_BYTES));
+    char *words = s->words.data;
+    size_t end = 0, word = 0; /* of what is written, and where the word in it began */
+    if (text[0] != ' ' && !is_mark(text, bytes)) {
+        memcpy(words, word_mark, WORD_MARK_BYTES);
+        end = WORD_MARK_BYTES;
     }
-    size_t length;
-    for (size_t at = 0; at < s->words.bytes; at += length) {
-        length = word_length(s->words.data + at, s->words.bytes - at);
-        FB3_TRY(fb3_unigram_encode(tokenizer->unigram, s->words.data + at, length, &s->ids));
+    for (size_t i = 0; i < bytes;) {
+        bool space = text[i] == ' ', mark = space || (text[i] == word_mark[0] && is_mark(text + i, bytes - i));
+        if (!mark) {
+            words[end++] = text[i++];
+            continue;
+        }
+        if (end > word) FB3_TRY(fb3_unigram_encode(tokenizer->unigram, words + word, end - word, &s->ids));
+        word = end;
+        memcpy(words + end, word_mark, WORD_MARK_BYTES);
+        end += WORD_MARK_BYTES;
+        i += space ? 1 : WORD_MARK_BYTES;
     }
-    return FB3_OK;
+    return fb3_unigram_encode(tokenizer->unigram, words + word, end - word, &s->ids);
 }
 
 /* Whether `text` starts with the special token `s`. */

@@ -4,8 +4,8 @@
  * "!!!!" + "!!!") come out in either order: it gives other ids for about one word in seven made of one repeated
  * character, so the search is ours. On a tie the division found first wins: the one whose last piece starts first.
  *
- * The vocabulary is a list in byte order. Pieces that begin with given bytes are neighbours in it, so the pieces that
- * begin a text are found by narrowing a range of the list, one byte at a time. */
+ * The vocabulary is a trie over bytes. The children of a node lie together, and so do the bytes that lead to them, in
+ * an array of their own: a step is a memchr() over a few bytes. */
 #include "unigram.h"
 
 #include "fb3/utf8.h"
@@ -17,13 +17,19 @@
 /* What an unknown character costs beyond the least likely piece: sentencepiece's kUnkPenalty. */
 static const double UNKNOWN_PENALTY = 10.0;
 
-enum { BYTE_VALUES = 256, NOT_REACHED = -1 };
+enum { BYTE_VALUES = 256, NOT_REACHED = -1, NO_PIECE = -1, ROOT = 0 };
+
+typedef struct trie_node {
+    int first, count; /* its children */
+    int id;           /* of the piece that ends here, or NO_PIECE */
+    float score;      /* that piece's */
+} trie_node;
 
 struct fb3_unigram {
-    const fb3_piece *piece;     /* [count], by id */
-    int *sorted;                /* [count] ids, in byte order of their pieces */
-    int first[BYTE_VALUES + 1]; /* pieces with first byte b: sorted[first[b]] to sorted[first[b + 1] - 1] */
-    int count;
+    trie_node *node; /* [nodes], the root first */
+    uint8_t *byte;   /* [nodes] the byte that leads to a node */
+    int nodes, capacity;
+    int start[BYTE_VALUES]; /* the root's children by byte, or -1 */
     int unknown;
     double unknown_score;
 };
@@ -35,82 +41,111 @@ static int compare_pieces(const void *a, const void *b, void *pieces)
     return order ? order : x->bytes - y->bytes;
 }
 
+/* The pieces of a node's subtree: sorted[begin .. end - 1], all with the same first `depth` bytes. */
+typedef struct subtree {
+    int begin, end, depth;
+} subtree;
+
+static fb3_status grow(fb3_unigram *model, subtree **subtrees)
+{
+    if (model->nodes < model->capacity) return FB3_OK;
+    int capacity = model->capacity > 0 ? 2 * model->capacity : 1 << 12;
+    trie_node *node = realloc(model->node, (size_t)capacity * sizeof *node);
+    if (node) model->node = node;
+    uint8_t *byte = realloc(model->byte, (size_t)capacity);
+    if (byte) model->byte = byte;
+    subtree *grown = realloc(*subtrees, (size_t)capacity * sizeof *grown);
+    if (grown) *subtrees = grown;
+    FB3_REQUIRE(node && byte && grown, FB3_FAILED, "out of memory for a vocabulary");
+    model->capacity = capacity;
+    return FB3_OK;
+}
+
+static fb3_status add_node(fb3_unigram *model, subtree **subtrees, uint8_t byte, subtree pieces)
+{
+    FB3_TRY(grow(model, subtrees));
+    model->node[model->nodes] = (trie_node){.id = NO_PIECE};
+    model->byte[model->nodes] = byte;
+    (*subtrees)[model->nodes++] = pieces;
+    return FB3_OK;
+}
+
+/* Level by level, so that children are neighbours; the list in byte order has the pieces of each subtree together. */
+static fb3_status build(fb3_unigram *model, subtree **subtrees, const fb3_piece *piece, const int *sorted, int count)
+{
+    FB3_TRY(add_node(model, subtrees, 0, (subtree){0, count, 0}));
+    for (int n = 0; n < model->nodes; n++) {
+        subtree s = (*subtrees)[n];
+        if (s.begin < s.end && piece[sorted[s.begin]].bytes == s.depth) {
+            model->node[n].id = sorted[s.begin];
+            model->node[n].score = piece[sorted[s.begin++]].score;
+        }
+        model->node[n].first = model->nodes;
+        while (s.begin < s.end) {
+            char byte = piece[sorted[s.begin]].text[s.depth];
+            int end = s.begin;
+            while (end < s.end && piece[sorted[end]].text[s.depth] == byte) end++;
+            FB3_TRY(add_node(model, subtrees, (uint8_t)byte, (subtree){s.begin, end, s.depth + 1}));
+            s.begin = end;
+        }
+        model->node[n].count = model->nodes - model->node[n].first;
+    }
+    for (int b = 0; b < BYTE_VALUES; b++) model->start[b] = -1;
+    for (int c = 0; c < model->node[ROOT].count; c++) model->start[model->byte[ROOT + 1 + c]] = ROOT + 1 + c;
+    return FB3_OK;
+}
+
 fb3_status fb3_unigram_new(fb3_unigram **model, const fb3_piece *piece, int count, int unknown)
 {
+    fb3_status status = FB3_OK;
+    subtree *subtrees = NULL;
     *model = NULL;
     fb3_unigram *made = calloc(1, sizeof *made);
     int *sorted = malloc((size_t)count * sizeof *sorted);
-    if (!made || !sorted) {
-        free(made);
-        free(sorted);
-        return fb3_fail(FB3_FAILED, "out of memory for a vocabulary of %d pieces", count);
-    }
-    *made = (fb3_unigram){.piece = piece, .sorted = sorted, .count = count, .unknown = unknown};
+    FB3_REQUIRE_GOTO(made && sorted, done, FB3_FAILED, "out of memory for a vocabulary of %d pieces", count);
     double lowest = 0;
     for (int i = 0; i < count; i++) {
         sorted[i] = i;
         if (i == 0 || piece[i].score < lowest) lowest = piece[i].score;
-        made->first[(uint8_t)piece[i].text[0] + 1]++;
     }
-    for (int b = 0; b < BYTE_VALUES; b++) made->first[b + 1] += made->first[b];
+    made->unknown = unknown;
     made->unknown_score = lowest - UNKNOWN_PENALTY;
     qsort_r(sorted, (size_t)count, sizeof *sorted, compare_pieces, (void *)(uintptr_t)piece);
+    FB3_TRY_GOTO(build(made, &subtrees, piece, sorted, count), done);
     *model = made;
-    return FB3_OK;
+    made = NULL;
+done:
+    fb3_unigram_free(made);
+    free(sorted);
+    free(subtrees);
+    return status;
 }
 
 void fb3_unigram_free(fb3_unigram *model)
 {
     if (!model) return;
-    free(model->sorted);
+    free(model->node);
+    free(model->byte);
     free(model);
 }
 
-/* The pieces that begin with the bytes seen so far: sorted[begin] to sorted[end - 1]; of these the piece that is just
- * those bytes, if any, comes first. */
-typedef struct prefix_range {
-    int begin, end;
-    int bytes; /* seen so far */
-} prefix_range;
-
-/* The first place in the range whose piece has at least `value` as its next byte; all its pieces have a next byte. */
-static int first_with_byte(const fb3_unigram *model, prefix_range range, int value)
+/* The child that a byte leads to, or -1. */
+static inline int child(const fb3_unigram *model, int node, uint8_t byte)
 {
-    int low = range.begin, high = range.end;
-    while (low < high) {
-        int middle = low + (high - low) / 2;
-        if ((uint8_t)model->piece[model->sorted[middle]].text[range.bytes] < value)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-/* Narrows the range by one more byte and returns the id of the piece that ends there, or -1. */
-static int narrow(const fb3_unigram *model, prefix_range *range, uint8_t byte)
-{
-    if (range->bytes == 0) {
-        range->begin = model->first[byte];
-        range->end = model->first[byte + 1];
-    } else {
-        bool ended = range->begin < range->end && model->piece[model->sorted[range->begin]].bytes == range->bytes;
-        if (ended) range->begin++; /* this one has no next byte */
-        range->begin = first_with_byte(model, *range, byte);
-        range->end = first_with_byte(model, *range, byte + 1);
-    }
-    range->bytes++;
-    if (range->begin == range->end) return -1;
-    int id = model->sorted[range->begin];
-    return model->piece[id].bytes == range->bytes ? id : -1;
+    if (node == ROOT) return model->start[byte];
+    const trie_node *n = &model->node[node];
+    if (n->count == 0) return -1;
+    const uint8_t *bytes = model->byte + n->first;
+    if (n->count == 1) return bytes[0] == byte ? n->first : -1;
+    const uint8_t *found = memchr(bytes, byte, (size_t)n->count);
+    return found ? n->first + (int)(found - bytes) : -1;
 }
 
 int fb3_unigram_find(const fb3_unigram *model, const char *text, size_t bytes)
 {
-    prefix_range range = {0, model->count, 0};
-    int id = -1;
-    for (size_t i = 0; i < bytes && range.begin < range.end; i++) id = narrow(model, &range, (uint8_t)text[i]);
-    return (size_t)range.bytes == bytes ? id : -1;
+    int node = ROOT;
+    for (size_t i = 0; i < bytes && node >= 0; i++) node = child(model, node, (uint8_t)text[i]);
+    return node > ROOT ? model->node[node].id : -1;
 }
 
 fb3_status fb3_ids_append(fb3_ids *ids, uint32_t id)
@@ -147,12 +182,14 @@ static void search(const fb3_unigram *model, const char *word, size_t bytes, pat
     for (size_t at = 0; at < bytes; at += length) {
         length = (size_t)fb3_utf8_length(word[at]);
         bool covered = false; /* a piece is exactly this character */
-        prefix_range range = {0, model->count, 0};
-        for (size_t i = at; i < bytes && range.begin < range.end; i++) {
-            int id = narrow(model, &range, (uint8_t)word[i]);
-            if (id < 0) continue;
-            offer(&node[i + 1], node[at].score + (double)model->piece[id].score, (int64_t)at, id);
-            covered = covered || (size_t)range.bytes == length;
+        int n = ROOT;
+        for (size_t i = at; i < bytes; i++) {
+            n = child(model, n, (uint8_t)word[i]);
+            if (n < 0) break;
+            int id = model->node[n].id;
+            if (id == NO_PIECE) continue;
+            offer(&node[i + 1], node[at].score + (double)model->node[n].score, (int64_t)at, id);
+            covered = covered || i + 1 - at == length;
         }
         if (!covered) offer(&node[at + length], node[at].score + model->unknown_score, (int64_t)at, model->unknown);
     }

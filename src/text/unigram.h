@@ -15,7 +15,7 @@ typedef struct fb3_piece {
 
 typedef struct fb3_unigram fb3_unigram;
 
-/* `piece` must outlive the model; pieces are not empty and differ. `unknown` is the id of what no piece covers. */
+/* Pieces are not empty and differ. `unknown` is the id of what no piece covers. */
 fb3_status fb3_unigram_new(fb3_unigram **model, const fb3_piece *piece, int count, int unknown);
 void fb3_unigram_free(fb3_unigram *model);
 
