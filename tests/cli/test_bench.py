@@ -62,19 +62,34 @@ class Bench(ProgramTest):
         self.assertEqual(os.listdir(self.folder), [])
 
 
+# Utilisation of a float step of xsmall (batch 4) where it was measured, by vendor, family and model of the processor. A
+# step is held to 92 % of it; elsewhere to what every processor reached that was tried.
+MEASURED = {"AuthenticAMD 26 2": 0.77}
+ELSEWHERE = 0.5
+
+
+def processor():
+    with open("/proc/cpuinfo") as f:
+        lines = dict(l.split(":", 1) for l in f.read().split("\n\n")[0].splitlines() if ":" in l)
+    found = {k.strip(): v.strip() for k, v in lines.items()}
+    return " ".join(found.get(k, "?") for k in ("vendor_id", "cpu family", "model"))
+
+
 class Guard(ProgramTest):
     """A step beside the matrix products that limit it, in turns in one process, so that a noisy clock meets both."""
 
     def test_xsmall_step(self):
         if SANITIZED:
             self.skipTest("a sanitized build is not fast")
-        worst = 0
-        for _ in range(3):  # a busy machine may spoil one
-            worst = max(worst, bench(model_preset="deberta-v3-xsmall", per_device_train_batch_size=4, max_steps=5,
-                                     bf16=False)["utilisation"])
-            if worst > 0.45:
+        least = 0.92 * MEASURED[processor()] if processor() in MEASURED else ELSEWHERE
+        best = 0
+        for _ in range(4):  # a busy machine may spoil some
+            best = max(best, bench(model_preset="deberta-v3-xsmall", per_device_train_batch_size=4, max_steps=5,
+                                   bf16=False)["utilisation"])
+            if best > least:
                 return
-        self.fail("the step reaches %.0f %% of the library's product rate; it used to reach 60 %%" % (100 * worst))
+        self.fail("the step reaches %.1f %% of the library's product rate; it used to reach %.1f %%" % (100 * best,
+                                                                                                   100 * least))
 
 
 class Profile(ProgramTest):
