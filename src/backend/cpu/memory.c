@@ -19,7 +19,7 @@ fb3_status fb3_alloc_cpu(fb3_backend *be, void **memory, size_t bytes)
     if (bytes <= SIZE_MAX - ALIGNMENT) {
         size_t lines = bytes / ALIGNMENT + (bytes % ALIGNMENT != 0 || bytes == 0);
         bool large = bytes >= LARGE;
-        *memory = aligned_alloc(large ? HUGE_PAGE : ALIGNMENT, lines * ALIGNMENT);
+        if (posix_memalign(memory, large ? HUGE_PAGE : ALIGNMENT, lines * ALIGNMENT) != 0) *memory = NULL;
         if (*memory && large) (void)madvise(*memory, lines * ALIGNMENT, MADV_HUGEPAGE); /* a wish */
     }
     FB3_REQUIRE(*memory != NULL, FB3_FAILED, "out of memory for %zu bytes; use a smaller batch or model", bytes);
