@@ -7,8 +7,7 @@
 enum {
     ALIGNMENT = 64,
     ZERO_BLOCK = 1 << 20,
-    HUGE_PAGE =
-        2 << 20, /* large arrays begin on one and ask for them: fewer page faults, and fewer misses of the TLB */
+    HUGE_PAGE = 2 << 20, /* where large arrays begin, and what they ask for: fewer page faults and TLB misses */
     LARGE = 4 << 20,
 };
 
