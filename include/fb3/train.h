@@ -7,6 +7,7 @@
 #define FB3_TRAIN_H
 
 #include "fb3/checkpoint.h"
+#include "fb3/clock.h"
 #include "fb3/comm.h"
 #include "fb3/deberta.h"
 #include "fb3/folds.h"
@@ -164,8 +165,7 @@ typedef struct fb3_fold_rows {
 fb3_status fb3_run_fold_rows(fb3_run *run, int fold, fb3_fold_rows *rows);
 /* Optimizer steps of a fold with that many training samples. */
 int64_t fb3_run_total_steps(const fb3_run *run, int64_t train_count);
-/* Monotonic time in seconds, and the peak resident memory of this process in MB. */
-double fb3_seconds(void);
+/* The peak resident memory of this process in MB. */
 double fb3_peak_memory_mb(void);
 
 /* --- step.c ------------------------------------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 /* The Chrome trace: complete events ("ph":"X") in microseconds since the trace began, one row per thread. */
 #include "fb3/trace.h"
+#include "fb3/clock.h"
 #include "fb3/file.h"
 #include "fb3/log.h"
 
@@ -7,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { LARGEST_TRACE = 1 << 20, THREADS_MAX = 64 };
@@ -29,20 +29,13 @@ static struct trace {
     pthread_mutex_t lock;
 } trace = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 fb3_status fb3_trace_start(const char *path, const char *process)
 {
     trace.path = strdup(path);
     trace.process = strdup(process);
     FB3_REQUIRE(trace.path && trace.process, FB3_FAILED, "out of memory for the trace");
     FB3_TRY(fb3_file_write(path, "", 0)); /* better to fail now than after hours */
-    trace.begin = now();
+    trace.begin = fb3_seconds();
     trace.on = true;
     return FB3_OK;
 }
@@ -54,7 +47,7 @@ bool fb3_trace_on(void)
 
 double fb3_trace_begin(void)
 {
-    return trace.on ? now() : 0;
+    return trace.on ? fb3_seconds() : 0;
 }
 
 static int thread_number(void)
@@ -84,7 +77,7 @@ static bool grow(void)
 void fb3_trace_end(double begin, const char *category, const char *name, const char *key, double number)
 {
     if (!trace.on) return;
-    double end = now();
+    double end = fb3_seconds();
     pthread_mutex_lock(&trace.lock);
     if (!trace.full && (trace.count < trace.capacity || grow())) {
         trace.spans[trace.count++] = (span){.begin = begin - trace.begin,

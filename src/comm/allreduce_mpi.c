@@ -110,11 +110,11 @@ static fb3_status wait_mpi(fb3_reducer *base, int64_t step)
 {
     mpi_reducer *reducer = (mpi_reducer *)base;
     if (reducer->flying == 0) return FB3_OK;
-    double start = fb3_monotonic_seconds(), begin = fb3_trace_begin();
+    double start = fb3_seconds(), begin = fb3_trace_begin();
     fb3_watchdog_begin(reducer->comm->watchdog, FB3_WATCH_PEERS, "gradient all-reduce", step);
     fb3_status status = drain(reducer);
     fb3_watchdog_end(reducer->comm->watchdog);
-    base->wait_seconds += fb3_monotonic_seconds() - start;
+    base->wait_seconds += fb3_seconds() - start;
     fb3_trace_end(begin, "communication", "wait for the gradient all-reduce", "bytes so far", (double)base->bytes);
     return status;
 }

@@ -197,14 +197,14 @@ enum { SIGNS_PER_DEADLINE = 8 };
 
 static fb3_status send_sign(fb3_comm *comm, int alive)
 {
-    comm->last_sign = fb3_monotonic_seconds();
+    comm->last_sign = fb3_seconds();
     return fb3_comm_broadcast(comm, &alive, sizeof alive, 0, comm->root_work);
 }
 
 void fb3_comm_root_begins(fb3_comm *comm, const char *what)
 {
     comm->root_work = what;
-    comm->last_sign = fb3_monotonic_seconds();
+    comm->last_sign = fb3_seconds();
     if (comm->rank == 0) fb3_watchdog_begin(comm->watchdog, FB3_WATCH_HERE, what, FB3_WATCH_NO_STEP);
 }
 
@@ -212,7 +212,7 @@ fb3_status fb3_comm_root_goes_on(fb3_comm *comm)
 {
     fb3_watchdog_end(comm->watchdog);
     fb3_status status = FB3_OK;
-    double silent = fb3_monotonic_seconds() - comm->last_sign;
+    double silent = fb3_seconds() - comm->last_sign;
     if (silent > (double)comm->timeout / SIGNS_PER_DEADLINE) status = send_sign(comm, 1);
     fb3_watchdog_begin(comm->watchdog, FB3_WATCH_HERE, comm->root_work, FB3_WATCH_NO_STEP);
     return status;

@@ -30,21 +30,14 @@ fb3_status fb3_mpi_failed(int code, const char *call)
     return fb3_fail(FB3_FAILED, "%.*s: %s; look for the first error of the other ranks", name, call, text);
 }
 
-double fb3_monotonic_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 fb3_patience fb3_patience_begin(void)
 {
-    return (fb3_patience){fb3_monotonic_seconds()};
+    return (fb3_patience){fb3_seconds()};
 }
 
 void fb3_patience_pause(const fb3_patience *patience)
 {
-    double waited = fb3_monotonic_seconds() - patience->since;
+    double waited = fb3_seconds() - patience->since;
     if (waited < PATIENCE_AWAKE_SECONDS) {
         sched_yield();
         return;

@@ -2,6 +2,7 @@
 #ifndef FB3_COMM_INTERNAL_H
 #define FB3_COMM_INTERNAL_H
 
+#include "fb3/clock.h"
 #include "fb3/comm.h"
 #include "watchdog.h"
 #include <mpi.h>
@@ -49,8 +50,6 @@ typedef struct fb3_patience {
 } fb3_patience;
 fb3_patience fb3_patience_begin(void);
 void fb3_patience_pause(const fb3_patience *patience);
-
-double fb3_monotonic_seconds(void);
 
 /* Waits for one request under the watchdog. */
 fb3_status fb3_comm_complete(fb3_comm *comm, MPI_Request *request, const char *what);

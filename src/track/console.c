@@ -1,5 +1,6 @@
 /* The person at the terminal: one progress bar that is redrawn in place, or a plain line now and then where standard
  * error is not a terminal; and the table of scores at the end. */
+#include "fb3/clock.h"
 #include "fb3/log.h"
 #include "fb3/track.h"
 
@@ -7,19 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #define REDRAW_SECONDS 0.2
 #define LINE_SECONDS   10.0
 #define BAR_CELLS      24
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* "1:02:03" or "02:03" */
 static void write_duration(char *text, size_t bytes, double seconds)
@@ -51,7 +44,7 @@ void fb3_progress_begin(fb3_progress *progress, int fold, int folds, int64_t fir
                                .folds = folds,
                                .first_step = first_step,
                                .total_steps = total_steps,
-                               .started = now(),
+                               .started = fb3_seconds(),
                                .terminal = isatty(STDERR_FILENO),
                                .quiet = quiet || !fb3_log_speaks()};
 }
@@ -62,7 +55,7 @@ static void write_line(char *line, size_t bytes, const fb3_progress *progress, c
     char eta[32], bar[BAR_CELLS + 3] = "";
     double done = (double)(step->step - progress->first_step);
     double left = (double)(progress->total_steps - step->step);
-    write_duration(eta, sizeof eta, (now() - progress->started) / fmax(done, 1) * left);
+    write_duration(eta, sizeof eta, (fb3_seconds() - progress->started) / fmax(done, 1) * left);
     if (progress->terminal) {
         int filled = (int)(BAR_CELLS * step->step / progress->total_steps);
         bar[0] = '[';
@@ -76,7 +69,7 @@ static void write_line(char *line, size_t bytes, const fb3_progress *progress, c
 
 void fb3_progress_step(fb3_progress *progress, const fb3_step_record *step)
 {
-    double time = now();
+    double time = fb3_seconds();
     bool last = step->step == progress->total_steps;
     if (progress->quiet) return;
     if (!last && time - progress->last_drawn < (progress->terminal ? REDRAW_SECONDS : LINE_SECONDS)) return;

@@ -8,17 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 /* A run.yaml is a few kilobytes. */
 #define LARGEST_RUN_YAML ((size_t)1 << 20)
-
-double fb3_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 double fb3_peak_memory_mb(void)
 {

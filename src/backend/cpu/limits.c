@@ -1,15 +1,8 @@
 /* What this processor can do at best: one oneDNN product on all threads, and a pass over memory. */
 #include "cpu.h"
+#include "fb3/clock.h"
 #include "onednn.h"
 #include <string.h>
-#include <time.h>
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 fb3_status fb3_library_product_cpu(fb3_backend *be, int M, int N, int K, double *seconds)
 {
@@ -21,10 +14,10 @@ fb3_status fb3_library_product_cpu(fb3_backend *be, int M, int N, int K, double 
     memset(bytes, 0x3c, a_lines + b_lines + c); /* 0.0115, in float and in bf16 */
     bool done = true;
     for (int run = 0; run < 2; run++) { /* the first one warms up */
-        double started = now();
+        double started = fb3_seconds();
         done = done && fb3_onednn_gemm(be->act, false, true, M, N, K, bytes, K, bytes + a_lines, K, false,
                                        (float *)(void *)(bytes + a_lines + b_lines), N);
-        *seconds = now() - started;
+        *seconds = fb3_seconds() - started;
     }
     fb3_free_cpu(be, memory);
     FB3_REQUIRE(done, FB3_FAILED, "out of memory for a matrix product [%d, %d] x [%d, %d]", M, K, K, N);
@@ -39,13 +32,13 @@ fb3_status fb3_memory_rate_cpu(fb3_backend *be, double *bytes_per_second)
     float *a = memory, *b = a + FLOATS;
     double best = 1e9;
     for (int run = 0; run < RUNS; run++) { /* the first one touches the pages */
-        double started = now();
+        double started = fb3_seconds();
 #pragma omp parallel for schedule(static)
         for (int i = 0; i < FLOATS; i++) {
             if (run == 0) a[i] = b[i] = 1.0f;
             a[i] += b[i];
         }
-        double seconds = now() - started;
+        double seconds = fb3_seconds() - started;
         if (seconds < best) best = seconds;
     }
     fb3_free_cpu(be, memory);
