@@ -30,6 +30,9 @@ static inline size_t fb3_dtype_size(fb3_dtype dtype)
 /* The widest row that an operation has to take. */
 enum { FB3_HIDDEN_MAX = 1 << 14 };
 
+/* Bytes that `fetch` brings between two syncs. */
+enum { FB3_FETCH_MAX = 1 << 12 };
+
 typedef struct fb3_backend fb3_backend;
 
 /* The ragged layout of T rows in B sequences. Sequence b owns rows seq_start[b] .. seq_start[b+1]-1. */
@@ -99,9 +102,22 @@ typedef struct fb3_ops {
     void (*free)(fb3_backend *be, void *memory);                       /* NULL is fine */
     fb3_status (*upload)(fb3_backend *be, void *dst, const void *src_host, size_t bytes);
     fb3_status (*download)(fb3_backend *be, void *dst_host, const void *src, size_t bytes); /* waits */
+    /* queued like an operation: dst_host has the bytes after the next sync. At most FB3_FETCH_MAX between two syncs. */
+    fb3_status (*fetch)(fb3_backend *be, void *dst_host, const void *src, size_t bytes);
     fb3_status (*zero)(fb3_backend *be, void *memory, size_t bytes);
     fb3_status (*sync)(fb3_backend *be);
     fb3_status (*reserve)(fb3_backend *be, const fb3_limits *limits);
+    size_t (*scratch_bytes)(const fb3_backend *be, const fb3_limits *limits); /* that reserve takes */
+    /* memory that can still be had, and all that there is */
+    fb3_status (*memory_left)(fb3_backend *be, size_t *left, size_t *total);
+    /* --- snapshots: copies for a checkpoint, made while later operations go on ---------------------------------- */
+    fb3_status (*alloc_host)(fb3_backend *be, void **memory, size_t bytes); /* host memory for them */
+    void (*free_host)(fb3_backend *be, void *memory);                       /* NULL is fine */
+    /* dst_host, from alloc_host, gets what src holds at this place of the queue; operations that are queued later may
+     * overwrite src. Neither may be freed, nor dst_host be touched, before snapshot_ready says so. */
+    fb3_status (*snapshot)(fb3_backend *be, void *dst_host, const void *src, size_t bytes);
+    fb3_status (*snapshot_ready)(fb3_backend *be, bool *ready); /* all that were asked for have come; does not wait */
+
     /* dst act[n] = (act) src float[n]; on f32 a copy */
     fb3_status (*cast_to_act)(fb3_backend *be, void *dst, const float *src, int64_t n);
     /* number of values that are not finite, of act[n] or float[n], added to *count (device int64) */
@@ -140,12 +156,12 @@ typedef struct fb3_ops {
                                   const fb3_dropout *drop);
 
     /* --- linear layers: y [T,O] = x [T,I] w^T + b ---------------------------------------------------------------- */
-    /* y act[T,O], x act[T,I], w act[O,I], b float[O] or NULL */
-    fb3_status (*linear_fwd)(fb3_backend *be, void *y, const void *x, const void *w, const float *b, int T, int I,
+    /* y act[T,O], x act[T,I], w act[O,I], b act[O] or NULL */
+    fb3_status (*linear_fwd)(fb3_backend *be, void *y, const void *x, const void *w, const void *b, int T, int I,
                              int O);
     /* pre act[T,O] = x w^T + b (kept for the backward pass), y act[T,O] = GELU(pre), GELU(x) = x/2 (1 + erf(x/sqrt 2))
      */
-    fb3_status (*linear_gelu_fwd)(fb3_backend *be, void *y, void *pre, const void *x, const void *w, const float *b,
+    fb3_status (*linear_gelu_fwd)(fb3_backend *be, void *y, void *pre, const void *x, const void *w, const void *b,
                                   int T, int I, int O);
     /* dx act[T,I] (+)= dy act[T,O] w */
     fb3_status (*linear_bwd_input)(fb3_backend *be, void *dx, const void *dy, const void *w, int T, int I, int O,
@@ -153,10 +169,14 @@ typedef struct fb3_ops {
     /* dw float[O,I] += dy^T x, db float[O] += column sums of dy (db NULL: no bias) */
     fb3_status (*linear_bwd_weight)(fb3_backend *be, float *dw, float *db, const void *dy, const void *x, int T, int I,
                                     int O);
+    /* dx float[T,I] += dy act[T,O] w */
+    fb3_status (*linear_bwd_input_float)(fb3_backend *be, float *dx, const void *dy, const void *w, int T, int I,
+                                         int O);
     /* Backward through the layer after a GELU and the GELU: dpre act[T,I] = (dy act[T,O] w) * GELU'(pre), and y
-     * act[T,I] = GELU(pre) again (it is not kept) */
-    fb3_status (*linear_gelu_bwd_input)(fb3_backend *be, void *dpre, void *y, const void *dy, const void *w,
-                                        const void *pre, int T, int I, int O);
+     * act[T,I] = GELU(pre) again (it is not kept). The bias gradients on both sides of it: dpre_sum float[I] += column
+     * sums of dpre, dy_sum float[O] += column sums of dy */
+    fb3_status (*linear_gelu_bwd_input)(fb3_backend *be, void *dpre, void *y, float *dpre_sum, float *dy_sum,
+                                        const void *dy, const void *w, const void *pre, int T, int I, int O);
 
     /* --- attention --------------------------------------------------------------------------------------------- */
     /* out act[T,C]; lse float[H,T] log-sum-exp of the scaled scores, kept for the backward pass; qkv act[T,3C] (q | k |
@@ -222,8 +242,16 @@ struct fb3_backend {
     struct fb3_observed *observed; /* NULL while the table is the device's (fb3/observer.h) */
 };
 
-/* Opens "cpu" or "cuda" with the activation type. FB3_INPUT when the device or the type is not to be had, and why. */
-fb3_status fb3_backend_open(fb3_backend **backend, fb3_device device, fb3_dtype act);
+typedef struct fb3_backend_options {
+    fb3_device device; /* FB3_DEVICE_CPU or FB3_DEVICE_CUDA */
+    fb3_dtype act;     /* the activation type */
+    fb3_attention_impl attention_impl;
+    bool tf32;                 /* CUDA: products of floats by TF32 */
+    int node_rank, node_ranks; /* this process among those of its node: which device it takes */
+} fb3_backend_options;
+
+/* Opens a backend. FB3_INPUT when the device or the type is not to be had, and why. */
+fb3_status fb3_backend_open(fb3_backend **backend, const fb3_backend_options *options);
 void fb3_backend_close(fb3_backend *backend);
 
 /* FB3_FAILED, naming the slot, when a slot of the table is empty. */
@@ -236,8 +264,8 @@ fb3_status fb3_backend_make_checked(fb3_backend *backend);
 /* The CPU backend does this activation type on this processor. */
 bool fb3_backend_cpu_has(fb3_dtype act);
 
-/* The entry of src/backend/cpu; CUDA's is found by name in libfb3_cuda.so. */
-fb3_status fb3_backend_open_cpu(fb3_backend *backend);
+/* The entry of src/backend/cpu; CUDA's is found by name in libfb3_cuda.so (fb3/cuda_library.h). */
+fb3_status fb3_backend_open_cpu(fb3_backend *backend, const fb3_backend_options *options);
 
 /* The version of the library that does the matrix products: "2.6.3". */
 const char *fb3_backend_library_version(void);

@@ -15,6 +15,7 @@
 
 #include "fb3/hash.h"
 #include "fb3/params.h"
+#include "fb3/worker.h"
 
 typedef struct fb3_checkpoint_state {
     int64_t step, samples_seen,
@@ -36,12 +37,25 @@ typedef struct fb3_checkpoint_state {
 } fb3_checkpoint_state;
 void fb3_checkpoint_state_free(fb3_checkpoint_state *state); /* frees what it owns */
 
-/* Writes atomically. `m`, `v` are arenas on the host, or both NULL (weights only). `word_full` in weights is up to
- * date. `active_ids` [A]. When `previous` is not NULL, what `path` was becomes `previous` (with its hash file), in an
- * order that leaves a complete checkpoint at every instant (src/io/checkpoint_hash.c). */
-fb3_status fb3_checkpoint_write(const char *path, const char *previous, const fb3_param_table *table,
-                                const fb3_weights *weights, const float *m, const float *v, const uint32_t *active_ids,
-                                const void *spm, size_t spm_bytes, const fb3_checkpoint_state *state);
+/* What is written. Everything is on the host, borrowed, and must not change until the write has returned. */
+typedef struct fb3_checkpoint_content {
+    const fb3_param_table *table;
+    fb3_weights weights;        /* word_full is up to date */
+    const float *m, *v;         /* arenas, or both NULL: weights only */
+    const uint32_t *active_ids; /* [A]; needed with m and v */
+    const void *spm;            /* [spm_bytes] the tokenizer's file */
+    size_t spm_bytes;
+    const fb3_checkpoint_state *state;
+} fb3_checkpoint_content;
+
+/* Writes atomically. When `previous` is not NULL, what `path` was becomes `previous` (with its hash file), in an order
+ * that leaves a complete checkpoint at every instant (src/io/checkpoint_hash.c).
+ *
+ * `give_way_to`: the worker whose job this is, where other jobs must not wait for gigabytes: it is given way to every
+ * megabyte or so, and all that needs no HDF5 (hash, flush, renames) is done by a short-lived thread meanwhile. NULL:
+ * nobody waits, and everything is done on the calling thread. The bytes of the file are the same. */
+fb3_status fb3_checkpoint_write(const char *path, const char *previous, const fb3_checkpoint_content *content,
+                                fb3_worker *give_way_to);
 
 /* Gives the checkpoint `path` a second name (a hard link, so it takes no space), with hash files of its own. */
 fb3_status fb3_checkpoint_link(const char *path, const char *second);

@@ -7,6 +7,7 @@
 #define FB3_COMM_H
 
 #include "fb3/node_memory.h"
+#include "fb3/reducer.h"
 #include "fb3/status.h"
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,6 +21,7 @@ typedef struct fb3_rank_info {
     int cores;                 /* cores that this rank may use after binding */
     int threads;               /* OpenMP threads */
     char device[128];
+    char device_id[16]; /* its PCI address; "" for the processor */
 } fb3_rank_info;
 
 /* Starts MPI. `distributed` (train, predict, evaluate over ranks): a lonely world - MPI size 1 although
@@ -39,8 +41,12 @@ int fb3_comm_rank(const fb3_comm *comm);
 int fb3_comm_size(const fb3_comm *comm);
 bool fb3_comm_root(const fb3_comm *comm);
 
-/* Fills info[size] on every rank; `device` describes this rank's. */
-fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, fb3_rank_info *info);
+/* This rank among those of its node, and how many they are. */
+int fb3_comm_node_rank(const fb3_comm *comm);
+int fb3_comm_node_size(const fb3_comm *comm);
+
+/* Fills info[size] on every rank; `device` and `device_id` describe this rank's. */
+fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, const char *device_id, fb3_rank_info *info);
 
 /* Memory shared by the ranks of this node. */
 fb3_node_memory *fb3_comm_node_memory(fb3_comm *comm);
@@ -69,24 +75,10 @@ fb3_status fb3_comm_root_ends(fb3_comm *comm, fb3_status mine);
 /* A deadline for something that is not a collective (a file operation); `end` clears it. Not nested. */
 void fb3_comm_watch_begin(fb3_comm *comm, const char *what, int64_t step);
 void fb3_comm_watch_end(fb3_comm *comm);
+/* The same for the host's waiting for its device; `end` clears it. */
+void fb3_comm_watch_device_begin(fb3_comm *comm, int64_t step);
 
-/* --- the gradient all-reduce: one table per kind of device memory ------------------------------------------------- */
-
-typedef struct fb3_reducer fb3_reducer;
-typedef struct fb3_reducer_ops {
-    const char *name; /* "mpi", "nccl" */
-    /* Posts the in-place sum of x[0..count) over the ranks. Ranges must not overlap; every rank posts the same ranges
-     * in the same order. Large ranges are cut into pieces of a constant size. */
-    fb3_status (*start)(fb3_reducer *reducer, float *x, int64_t count);
-    fb3_status (*poll)(fb3_reducer *reducer);               /* moves posted sums on; cheap */
-    fb3_status (*wait)(fb3_reducer *reducer, int64_t step); /* all posted sums are done */
-    void (*destroy)(fb3_reducer *reducer);
-} fb3_reducer_ops;
-struct fb3_reducer {
-    const fb3_reducer_ops *ops;
-    int64_t bytes; /* sent so far, for the log */
-    double wait_seconds;
-};
+/* The gradient all-reduce of host memory (fb3/reducer.h). */
 fb3_status fb3_reducer_create_mpi(fb3_reducer **reducer, fb3_comm *comm);
 
 const char *fb3_comm_library_version(void);

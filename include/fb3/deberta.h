@@ -47,8 +47,11 @@ fb3_status fb3_deberta_forward(fb3_deberta *model, const fb3_dropout_rates *rate
 fb3_status fb3_deberta_predictions(fb3_deberta *model, float *pred_host);
 fb3_status fb3_deberta_pooled(fb3_deberta *model, float *pooled_host);
 
-/* sums_host[1 + Y] += the loss sums of the loaded batch (FB3_LOSS_SUMS). */
-fb3_status fb3_deberta_loss(fb3_deberta *model, fb3_loss_kind kind, float beta, double *sums_host);
+/* The loss sums of a step (FB3_LOSS_SUMS): set to 0, those of the loaded batch added, fetched into sums_host[1 + Y],
+ * which has them after the backend's sync. All are queued; nobody waits. */
+fb3_status fb3_deberta_loss_begin(fb3_deberta *model);
+fb3_status fb3_deberta_loss_add(fb3_deberta *model, fb3_loss_kind kind, float beta);
+fb3_status fb3_deberta_loss_fetch(fb3_deberta *model, double *sums_host);
 
 /* The loss of a global batch of `samples` from its sums over all ranks and micro-batches, and the coefficients [Y] that
  * its gradient takes: one global divisor, so that no split of the batch changes it. Only FB3_LOSS_MCRMSE reads the sums
@@ -61,8 +64,10 @@ void fb3_loss_coefficients(fb3_loss_kind kind, const double *sums, int64_t sampl
 fb3_status fb3_deberta_backward(fb3_deberta *model, fb3_loss_kind kind, float beta, const float *coefficient_host,
                                 const fb3_model_hooks *hooks);
 
-/* Bytes that create() would take for the batch, activations and their gradients, for --dry_run. The arenas and the
- * backend's own workspace (ops->reserve) come on top. */
+/* T, B and max_len of `limits`, and what the model adds. */
+fb3_limits fb3_deberta_limits(const fb3_param_table *table, const fb3_limits *limits);
+/* Bytes that create() would take for the batch, activations and their gradients. The arenas and the backend's own
+ * workspace (ops->scratch_bytes) come on top. */
 size_t fb3_deberta_memory(const fb3_param_table *table, const fb3_limits *limits, fb3_dtype act, fb3_model_mode mode);
 
 /* Dropout sites: the `site` counter of each place. */

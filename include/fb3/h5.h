@@ -41,6 +41,9 @@ fb3_status fb3_h5_open_dataset(hid_t *dataset, hid_t parent, const char *name);
 fb3_status fb3_h5_write_rows(hid_t dataset, hid_t type, hsize_t first, hsize_t count, const void *data);
 fb3_status fb3_h5_read_rows(hid_t dataset, hid_t type, hsize_t first, hsize_t count, void *data);
 
+/* How many rows a chunk of the data set has: writes of that many at a time touch every chunk once. */
+fb3_status fb3_h5_chunk_rows(hid_t dataset, hsize_t *rows);
+
 /* Whole small or large arrays. Reading checks that the file's shape is exactly rank/dims and its type of the same
  * class (integer, float, string). */
 fb3_status fb3_h5_write(hid_t parent, const char *name, hid_t type, int rank, const hsize_t *dims, const void *data);

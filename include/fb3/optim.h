@@ -21,11 +21,12 @@ fb3_status fb3_optimizer_create(fb3_optimizer **optimizer, fb3_backend *backend,
                                 const fb3_arenas *arenas, const fb3_config *config);
 void fb3_optimizer_free(fb3_optimizer *optimizer);
 
-/* Global L2 norm of the (already reduced) gradient: *norm; not finite means that the step must be skipped. */
-fb3_status fb3_optimizer_grad_norm(fb3_optimizer *optimizer, double *norm);
-/* Clips and steps with rate `lr`; `update` = 1, 2, ... is AdamW's t. Also records the decay factor of inactive word
- * rows. Call after fb3_optimizer_grad_norm on the same gradient. */
+/* Queues the whole update: the global L2 norm of the (already reduced) gradient, clipping, AdamW with rate `lr`;
+ * `update` = 1, 2, ... is AdamW's t. A gradient that is not finite changes nothing. */
 fb3_status fb3_optimizer_step(fb3_optimizer *optimizer, double lr, int64_t update);
+/* What came of it, after the backend's sync: the norm before clipping; not finite means that the step was skipped.
+ * Records the decay factor of inactive word rows. */
+fb3_status fb3_optimizer_outcome(fb3_optimizer *optimizer, double *norm);
 fb3_status fb3_optimizer_zero_grad(fb3_optimizer *optimizer);
 
 /* Applies, step by step, the recorded decay factors to the inactive rows of word_full and forgets them (DESIGN 3). */

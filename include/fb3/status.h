@@ -7,6 +7,8 @@
 #ifndef FB3_STATUS_H
 #define FB3_STATUS_H
 
+#include <stdarg.h>
+
 typedef enum fb3_status {
     FB3_OK = 0,
     FB3_FAILED = 1,   /* failed at run time: a file system, a peer, a device, memory */
@@ -19,6 +21,11 @@ fb3_status fb3_fail(fb3_status code, const char *format, ...) __attribute__((for
 
 /* Puts "context: " before the thread's error text and returns `code` unchanged. */
 fb3_status fb3_fail_context(fb3_status code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same with the arguments in a list. */
+fb3_status fb3_fail_v(fb3_status code, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
+fb3_status fb3_fail_context_v(fb3_status code, const char *format, va_list arguments)
+    __attribute__((format(printf, 2, 0)));
 
 /* The text of the thread's last error. Never NULL; valid until the next failure on this thread. */
 const char *fb3_error_text(void);

@@ -18,21 +18,26 @@
 #include "fb3/track.h"
 #include "fb3/worker.h"
 
-/* --- session.c: what every distributed verb starts with ----------------------------------------------------------- */
+/* --- session.c, device.c: what every distributed verb starts with ------------------------------------------------- */
 
 typedef struct fb3_session {
     fb3_config *config; /* borrowed */
     fb3_comm *comm;
-    fb3_worker *io;       /* owns every HDF5 call while a fold is in training; before that the main thread does */
+    fb3_worker *io;    /* owns every HDF5 call while a fold is in training; before that the main thread does */
+    fb3_device device; /* that the whole world uses: CPU or CUDA */
+    char why_not_cuda[256];
     fb3_backend *backend; /* NULL until fb3_session_open_backend() */
+    fb3_reducer *reducer; /* NULL until fb3_session_reducer() */
     int rank, size;
     bool root;
 } fb3_session;
 
 /* Starts MPI, binds, checks that all ranks have the same configuration. */
 fb3_status fb3_session_open(fb3_session *session, fb3_config *config);
-/* For verbs that compute: resolves bf16, opens the backend, prints the start table. */
+/* For verbs that compute: resolves device and bf16, opens the backend, prints the start table. */
 fb3_status fb3_session_open_backend(fb3_session *session);
+/* The gradient all-reduce between the ranks' devices, borrowed; the first call connects them. Collective. */
+fb3_status fb3_session_reducer(fb3_session *session, fb3_reducer **reducer);
 void fb3_session_close(fb3_session *session);
 /* profile.c: begins the trace that `profile` asks for, on the root; fb3_trace_finish() writes it. Local. */
 fb3_status fb3_profile_begin(fb3_session *session);
@@ -75,13 +80,18 @@ void fb3_vocabulary_free(fb3_vocabulary *vocabulary);
 
 fb3_status fb3_replica_open(fb3_replica *replica, fb3_session *session, const fb3_param_table *table, int max_tokens,
                             int max_sequences, int max_length, fb3_model_mode mode);
+/* memory.c: FB3_FAILED, with the numbers and what would fit, where the device has not enough memory left for a replica
+ * with batches of that many sequences. Local. */
+fb3_status fb3_replica_check_memory(fb3_backend *be, const fb3_param_table *table, int sequences, int longest,
+                                    fb3_model_mode mode);
 /* FB3_TRAINING, or with gradient_checkpointing FB3_TRAINING_CHECKPOINTED. */
 fb3_model_mode fb3_training_mode(const fb3_config *config);
 void fb3_replica_close(fb3_replica *replica);
 /* Host arena -> device, with the activation-type copy. */
 fb3_status fb3_replica_upload(fb3_replica *replica, const float *param);
-/* A host view of an arena: the memory itself on the CPU, else a download into `staging` (allocated on first use). */
-fb3_status fb3_replica_host(fb3_replica *replica, float *arena, float **staging, float **host);
+/* Where an arena, as it is now, can be read on the host: in the arena itself on the CPU, until the next step; else in
+ * `staging` (alloc_host on first use), from when the backend's snapshot_ready says so. */
+fb3_status fb3_replica_snapshot(fb3_replica *replica, float *arena, float **staging, float **host);
 
 /* --- prefetch.c: the next batch is read by the I/O worker while this one is computed ------------------------------ */
 

@@ -4,6 +4,7 @@
 #define FB3_WORKER_H
 
 #include "fb3/status.h"
+#include <stdbool.h>
 
 typedef struct fb3_worker fb3_worker;
 typedef fb3_status (*fb3_job)(void *context);
@@ -19,5 +20,13 @@ fb3_status fb3_worker_submit(fb3_worker *worker, fb3_job job, void *context, lon
 fb3_status fb3_worker_wait(fb3_worker *worker, long ticket);
 /* submit + wait. */
 fb3_status fb3_worker_run(fb3_worker *worker, fb3_job job, void *context);
+/* That job has run, so that a wait for it will not block. Its ticket must not have been waited for. */
+bool fb3_worker_finished(fb3_worker *worker, long ticket);
+
+/* For a job that takes long, called on the worker's own thread every now and then: the jobs that were queued meanwhile
+ * are run, in order, before it returns. Those that are queued while they run have to wait for the next call, so that
+ * the long job comes to its end however many there are. A job that runs here may give way in turn. Not to be called
+ * between a failure and the return from the job: the text of an error is the thread's. NULL: does nothing. */
+void fb3_worker_give_way(fb3_worker *worker);
 
 #endif

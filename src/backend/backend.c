@@ -1,5 +1,7 @@
 /* Opens a backend by name, and the two ways to look at one. */
 #include "fb3/backend.h"
+#include "fb3/cuda_library.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,15 +17,22 @@ fb3_status fb3_ops_check(const fb3_ops *ops)
     return FB3_OK;
 }
 
-fb3_status fb3_backend_open(fb3_backend **backend, fb3_device device, fb3_dtype act)
+static fb3_status open_device(fb3_backend *be, const fb3_backend_options *options)
+{
+    if (options->device != FB3_DEVICE_CUDA) return fb3_backend_open_cpu(be, options);
+    const fb3_cuda_library *library;
+    FB3_TRY(fb3_cuda_library_open(&library));
+    return library->open(be, options);
+}
+
+fb3_status fb3_backend_open(fb3_backend **backend, const fb3_backend_options *options)
 {
     *backend = NULL;
-    FB3_REQUIRE(device != FB3_DEVICE_CUDA, FB3_INPUT, "device: cuda is not in this build yet; use device: cpu");
     fb3_backend *be = calloc(1, sizeof *be);
     FB3_REQUIRE(be != NULL, FB3_FAILED, "out of memory for the backend; free some");
-    be->act = act;
+    be->act = options->act;
     be->layer = -1;
-    fb3_status status = fb3_backend_open_cpu(be);
+    fb3_status status = open_device(be, options);
     if (status == FB3_OK) status = fb3_ops_check(be->ops);
     if (status != FB3_OK) {
         fb3_backend_close(be);

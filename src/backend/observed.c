@@ -154,6 +154,11 @@ static fb3_status download(fb3_backend *be, void *dst_host, const void *src, siz
     return inner(be)->download(be, dst_host, src, bytes);
 }
 
+static fb3_status fetch(fb3_backend *be, void *dst_host, const void *src, size_t bytes)
+{
+    return inner(be)->fetch(be, dst_host, src, bytes);
+}
+
 static fb3_status zero(fb3_backend *be, void *memory, size_t bytes)
 {
     OBSERVE(zero(be, memory, bytes), (fb3_work){.bytes = (double)bytes});
@@ -168,6 +173,36 @@ static fb3_status sync(fb3_backend *be)
 static fb3_status reserve(fb3_backend *be, const fb3_limits *limits)
 {
     return inner(be)->reserve(be, limits);
+}
+
+static size_t scratch_bytes(const fb3_backend *be, const fb3_limits *limits)
+{
+    return inner(be)->scratch_bytes(be, limits);
+}
+
+static fb3_status memory_left(fb3_backend *be, size_t *left, size_t *total)
+{
+    return inner(be)->memory_left(be, left, total);
+}
+
+static fb3_status alloc_host(fb3_backend *be, void **memory, size_t bytes)
+{
+    return inner(be)->alloc_host(be, memory, bytes);
+}
+
+static void free_host(fb3_backend *be, void *memory)
+{
+    inner(be)->free_host(be, memory);
+}
+
+static fb3_status snapshot(fb3_backend *be, void *dst_host, const void *src, size_t bytes)
+{
+    return inner(be)->snapshot(be, dst_host, src, bytes);
+}
+
+static fb3_status snapshot_ready(fb3_backend *be, bool *ready)
+{
+    return inner(be)->snapshot_ready(be, ready);
 }
 
 static fb3_status count_nonfinite(fb3_backend *be, int64_t *count, const void *x, fb3_dtype dtype, int64_t n)
@@ -263,15 +298,14 @@ static fb3_status dropout_bwd_add(fb3_backend *be, float *dx, const void *dy, co
 
 /* --- linear layers ------------------------------------------------------------------------------------------------ */
 
-static fb3_status linear_fwd(fb3_backend *be, void *y, const void *x, const void *w, const float *b, int T, int I,
-                             int O)
+static fb3_status linear_fwd(fb3_backend *be, void *y, const void *x, const void *w, const void *b, int T, int I, int O)
 {
     OBSERVE(linear_fwd(be, y, x, w, b, T, I, O), product(T, I, O));
     OUTPUT_ACT(y, area(T, O));
     return FB3_OK;
 }
 
-static fb3_status linear_gelu_fwd(fb3_backend *be, void *y, void *pre, const void *x, const void *w, const float *b,
+static fb3_status linear_gelu_fwd(fb3_backend *be, void *y, void *pre, const void *x, const void *w, const void *b,
                                   int T, int I, int O)
 {
     OBSERVE(linear_gelu_fwd(be, y, pre, x, w, b, T, I, O), product(T, I, O));
@@ -297,10 +331,19 @@ static fb3_status linear_bwd_weight(fb3_backend *be, float *dw, float *db, const
     return FB3_OK;
 }
 
-static fb3_status linear_gelu_bwd_input(fb3_backend *be, void *dpre, void *y, const void *dy, const void *w,
-                                        const void *pre, int T, int I, int O)
+static fb3_status linear_bwd_input_float(fb3_backend *be, float *dx, const void *dy, const void *w, int T, int I, int O)
 {
-    OBSERVE(linear_gelu_bwd_input(be, dpre, y, dy, w, pre, T, I, O), product(T, I, O));
+    OBSERVE(linear_bwd_input_float(be, dx, dy, w, T, I, O), product(T, I, O));
+    OUTPUT_FLOAT(dx, area(T, I));
+    return FB3_OK;
+}
+
+static fb3_status linear_gelu_bwd_input(fb3_backend *be, void *dpre, void *y, float *dpre_sum, float *dy_sum,
+                                        const void *dy, const void *w, const void *pre, int T, int I, int O)
+{
+    OBSERVE(linear_gelu_bwd_input(be, dpre, y, dpre_sum, dy_sum, dy, w, pre, T, I, O), product(T, I, O));
+    OUTPUT_FLOAT(dpre_sum, I);
+    OUTPUT_FLOAT(dy_sum, O);
     OUTPUT_ACT(y, area(T, I));
     OUTPUT_ACT(dpre, area(T, I));
     return FB3_OK;
@@ -438,9 +481,16 @@ static const fb3_ops observed_ops = {
     .free = free_memory,
     .upload = upload,
     .download = download,
+    .fetch = fetch,
     .zero = zero,
     .sync = sync,
     .reserve = reserve,
+    .scratch_bytes = scratch_bytes,
+    .memory_left = memory_left,
+    .alloc_host = alloc_host,
+    .free_host = free_host,
+    .snapshot = snapshot,
+    .snapshot_ready = snapshot_ready,
     .cast_to_act = cast_to_act,
     .count_nonfinite = count_nonfinite,
     .library_product = library_product,
@@ -455,6 +505,7 @@ static const fb3_ops observed_ops = {
     .linear_gelu_fwd = linear_gelu_fwd,
     .linear_bwd_input = linear_bwd_input,
     .linear_bwd_weight = linear_bwd_weight,
+    .linear_bwd_input_float = linear_bwd_input_float,
     .linear_gelu_bwd_input = linear_gelu_bwd_input,
     .attention_fwd = attention_fwd,
     .attention_bwd = attention_bwd,

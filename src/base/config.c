@@ -18,7 +18,8 @@ static const char DEFAULT_FILE[] = "fb3.yaml";
 static const char PREFIX[] = "FB3_";
 
 /* Variables that are no keys: the configuration's name and what the tests are told. */
-static const char *const OTHER_VARIABLES[] = {"FB3_CONFIG", "FB3_SOURCE_DIR", "FB3_SHARED_DIR", "FB3_BUILD_DIR"};
+static const char *const OTHER_VARIABLES[] = {"FB3_CONFIG", "FB3_CUDA_LIBRARY", "FB3_SOURCE_DIR", "FB3_SHARED_DIR",
+                                              "FB3_BUILD_DIR"};
 
 /* --- where a value came from -------------------------------------------------------------------------------------- */
 

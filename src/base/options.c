@@ -266,6 +266,8 @@ const fb3_option fb3_option_table[] = {
      .section = SECTION_OUTPUT, .verbs = VERB_EXPORT, .help = "type of the exported weights"},
     {"json", .type = OPTION_BOOLEAN, AT(json), .fallback = "false", .flags = OPTION_INVOCATION,
      .section = SECTION_OUTPUT, .verbs = VERB_BENCH, .help = "print JSON"},
+    {"full_length", .type = OPTION_BOOLEAN, AT(full_length), .fallback = "false", .flags = OPTION_INVOCATION,
+     .section = SECTION_OUTPUT, .verbs = VERB_BENCH, .help = "essays of max_length tokens, not of the usual lengths"},
 
     /* this call of the program */
     {"dry_run", .type = OPTION_BOOLEAN, AT(dry_run), .fallback = "false", .flags = OPTION_INVOCATION,

@@ -3,7 +3,6 @@
  * always and cannot steer a terminal. */
 #include "fb3/status.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,29 +21,41 @@ static void set_text(const char *text)
     while (length > 0 && error_text[length - 1] == ' ') error_text[--length] = 0;
 }
 
-/* The parentheses keep a macro of the same name away (tools/lint gives the analyser one). */
-fb3_status(fb3_fail)(fb3_status code, const char *format, ...)
+fb3_status fb3_fail_v(fb3_status code, const char *format, va_list arguments)
 {
     char text[TEXT_BYTES];
-    va_list arguments;
-    va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
     set_text(text);
     return code;
 }
 
-fb3_status(fb3_fail_context)(fb3_status code, const char *format, ...)
+fb3_status fb3_fail_context_v(fb3_status code, const char *format, va_list arguments)
 {
     char text[TEXT_BYTES];
-    va_list arguments;
-    va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
     char joined[2 * TEXT_BYTES + 2]; /* both texts, ": " between them */
     snprintf(joined, sizeof joined, "%s: %s", text, error_text);
     set_text(joined);
     return code;
+}
+
+/* The parentheses keep a macro of the same name away (tools/lint gives the analyser one). */
+fb3_status(fb3_fail)(fb3_status code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fb3_status status = fb3_fail_v(code, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+fb3_status(fb3_fail_context)(fb3_status code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fb3_status status = fb3_fail_context_v(code, format, arguments);
+    va_end(arguments);
+    return status;
 }
 
 const char *fb3_error_text(void)

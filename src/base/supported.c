@@ -11,10 +11,7 @@ static const struct limit {
     const char *allowed[2];
 } LIMITS[] = {
     /* clang-format off */
-    {"device", {"auto", "cpu"}},
     {"reproducible", {"false", NULL}},
-    {"attention_impl", {"auto", "fused"}},
-    {"tf32", {"false", NULL}},
     {"fold_groups", {"auto", "1"}},
     {"report_to", {"[none]", NULL}},
     /* clang-format on */

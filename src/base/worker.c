@@ -5,7 +5,6 @@
 #include <assert.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +16,7 @@ typedef struct job {
     long ticket;
     fb3_job run;
     void *context;
-    bool finished;
+    enum { QUEUED, RUNNING, FINISHED } stage;
     fb3_status status;
     char *error; /* text of a failure, NULL when there was none or no memory for it */
 } job;
@@ -26,16 +25,30 @@ struct fb3_worker {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t submitted, finished;
-    job *first, *last; /* in order of submission: finished and not waited for yet, then running, then queued */
+    job *first, *last; /* in order of submission. Several are running at once where one gives way to others */
     long next_ticket;
     bool stopping;
 };
 
-static job *next_unfinished(fb3_worker *worker)
+static job *next_queued(fb3_worker *worker)
 {
     job *candidate = worker->first;
-    while (candidate && candidate->finished) candidate = candidate->next;
+    while (candidate && candidate->stage != QUEUED) candidate = candidate->next;
     return candidate;
+}
+
+/* With the lock, which is given up while the job runs. */
+static void run_job(fb3_worker *worker, job *current)
+{
+    current->stage = RUNNING;
+    pthread_mutex_unlock(&worker->lock);
+    fb3_status status = current->run(current->context);
+    char *error = status == FB3_OK ? NULL : strdup(fb3_error_text());
+    pthread_mutex_lock(&worker->lock);
+    current->status = status;
+    current->error = error;
+    current->stage = FINISHED;
+    pthread_cond_broadcast(&worker->finished);
 }
 
 static void *work(void *argument)
@@ -43,23 +56,26 @@ static void *work(void *argument)
     fb3_worker *worker = argument;
     pthread_mutex_lock(&worker->lock);
     for (;;) {
-        job *current = next_unfinished(worker);
-        if (!current && worker->stopping) break;
-        if (!current) {
+        job *current = next_queued(worker);
+        if (current)
+            run_job(worker, current);
+        else if (worker->stopping)
+            break;
+        else
             pthread_cond_wait(&worker->submitted, &worker->lock);
-            continue;
-        }
-        pthread_mutex_unlock(&worker->lock);
-        fb3_status status = current->run(current->context);
-        char *error = status == FB3_OK ? NULL : strdup(fb3_error_text());
-        pthread_mutex_lock(&worker->lock);
-        current->status = status;
-        current->error = error;
-        current->finished = true;
-        pthread_cond_broadcast(&worker->finished);
     }
     pthread_mutex_unlock(&worker->lock);
     return NULL;
+}
+
+void fb3_worker_give_way(fb3_worker *worker)
+{
+    if (!worker) return;
+    assert(pthread_equal(pthread_self(), worker->thread));
+    pthread_mutex_lock(&worker->lock);
+    long end = worker->next_ticket;
+    for (job *waiting; (waiting = next_queued(worker)) && waiting->ticket < end;) run_job(worker, waiting);
+    pthread_mutex_unlock(&worker->lock);
 }
 
 /* The thread is started with all signals blocked: they are the main thread's business. */
@@ -164,7 +180,7 @@ fb3_status fb3_worker_wait(fb3_worker *worker, long ticket)
     pthread_mutex_lock(&worker->lock);
     job *awaited = find_job(worker, ticket);
     assert(awaited); /* a ticket is waited for once */
-    while (!awaited->finished) pthread_cond_wait(&worker->finished, &worker->lock);
+    while (awaited->stage != FINISHED) pthread_cond_wait(&worker->finished, &worker->lock);
     unlink_job(worker, awaited);
     pthread_mutex_unlock(&worker->lock);
 
@@ -173,6 +189,16 @@ fb3_status fb3_worker_wait(fb3_worker *worker, long ticket)
         fb3_fail(status, "%s", awaited->error ? awaited->error : "a background job failed; free memory and run again");
     free_job(awaited);
     return status;
+}
+
+bool fb3_worker_finished(fb3_worker *worker, long ticket)
+{
+    pthread_mutex_lock(&worker->lock);
+    const job *asked = find_job(worker, ticket);
+    assert(asked);
+    bool finished = asked->stage == FINISHED;
+    pthread_mutex_unlock(&worker->lock);
+    return finished;
 }
 
 fb3_status fb3_worker_run(fb3_worker *worker, fb3_job run, void *context)

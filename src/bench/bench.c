@@ -95,6 +95,7 @@ static fb3_status measure_all_reduce(fb3_bench_result *r, fb3_trial *trial)
     double started = fb3_seconds();
     FB3_TRY(reducer->ops->start(reducer, trial->replica.arenas.grad, trial->table->size));
     FB3_TRY(reducer->ops->wait(reducer, 0));
+    FB3_TRY(trial->session->backend->ops->sync(trial->session->backend));
     r->all_reduce_seconds = fb3_seconds() - started;
     r->all_reduce_bytes = 2.0 * (r->ranks - 1) / r->ranks * (double)trial->table->size * sizeof(float);
     return FB3_OK;
@@ -116,7 +117,9 @@ static fb3_status measure_files(fb3_bench_result *r, fb3_trial *trial)
     memset(weights.word_full, 0, (size_t)table->model.vocab * (size_t)table->model.hidden * sizeof(float));
     memset(weights.arena, 0, (size_t)table->size * sizeof(float));
     started = fb3_seconds();
-    FB3_TRY_GOTO(fb3_checkpoint_write(path, NULL, table, &weights, NULL, NULL, NULL, nothing, 1, &state), done);
+    const fb3_checkpoint_content content = {
+        .table = table, .weights = weights, .spm = nothing, .spm_bytes = 1, .state = &state};
+    FB3_TRY_GOTO(fb3_checkpoint_write(path, NULL, &content, NULL), done);
     r->write_rate = bytes / (fb3_seconds() - started);
     started = fb3_seconds();
     FB3_TRY_GOTO(fb3_checkpoint_open(&checkpoint, path), done);

@@ -61,7 +61,7 @@ static void print_table(const fb3_bench_result *r)
 {
     double tokens = (double)r->tokens * r->ranks;
     printf("%s, %d rank(s), %s\n", r->model, r->ranks, r->device);
-    printf("limits of a rank: oneDNN's products on all its threads");
+    printf("limits of a rank: products of the device's library");
     for (int p = 0; p < FB3_BENCH_PRODUCTS; p++) {
         const fb3_bench_product *product = &r->product[p];
         printf("%s [%d,%d]x[%d,%d] %.0f", p ? "," : "", product->M, product->K, product->K, product->N,

@@ -182,7 +182,12 @@ fb3_status fb3_comm_check_same(fb3_comm *comm, const char *hex, const char *what
 
 void fb3_comm_watch_begin(fb3_comm *comm, const char *what, int64_t step)
 {
-    fb3_watchdog_begin(comm->watchdog, FB3_WATCH_HERE, what, step);
+    fb3_watchdog_begin(comm->watchdog, FB3_WATCH_FILES, what, step);
+}
+
+void fb3_comm_watch_device_begin(fb3_comm *comm, int64_t step)
+{
+    fb3_watchdog_begin(comm->watchdog, FB3_WATCH_DEVICE, "work on the device", step);
 }
 
 void fb3_comm_watch_end(fb3_comm *comm)
@@ -205,7 +210,7 @@ void fb3_comm_root_begins(fb3_comm *comm, const char *what)
 {
     comm->root_work = what;
     comm->last_sign = fb3_seconds();
-    if (comm->rank == 0) fb3_watchdog_begin(comm->watchdog, FB3_WATCH_HERE, what, FB3_WATCH_NO_STEP);
+    if (comm->rank == 0) fb3_watchdog_begin(comm->watchdog, FB3_WATCH_FILES, what, FB3_WATCH_NO_STEP);
 }
 
 fb3_status fb3_comm_root_goes_on(fb3_comm *comm)
@@ -214,7 +219,7 @@ fb3_status fb3_comm_root_goes_on(fb3_comm *comm)
     fb3_status status = FB3_OK;
     double silent = fb3_seconds() - comm->last_sign;
     if (silent > (double)comm->timeout / SIGNS_PER_DEADLINE) status = send_sign(comm, 1);
-    fb3_watchdog_begin(comm->watchdog, FB3_WATCH_HERE, comm->root_work, FB3_WATCH_NO_STEP);
+    fb3_watchdog_begin(comm->watchdog, FB3_WATCH_FILES, comm->root_work, FB3_WATCH_NO_STEP);
     return status;
 }
 

@@ -204,6 +204,16 @@ int fb3_comm_size(const fb3_comm *comm)
     return comm->size;
 }
 
+int fb3_comm_node_rank(const fb3_comm *comm)
+{
+    return comm->node_rank;
+}
+
+int fb3_comm_node_size(const fb3_comm *comm)
+{
+    return comm->node_size;
+}
+
 bool fb3_comm_root(const fb3_comm *comm)
 {
     return comm->rank == 0;
@@ -224,7 +234,7 @@ static void number_nodes(fb3_rank_info *info, int size)
     }
 }
 
-fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, fb3_rank_info *info)
+fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, const char *device_id, fb3_rank_info *info)
 {
     fb3_rank_info mine = {.rank = comm->rank,
                           .node_rank = comm->node_rank,
@@ -233,6 +243,7 @@ fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, fb3_rank_inf
                           .threads = comm->threads};
     snprintf(mine.host, sizeof mine.host, "%s", comm->host);
     snprintf(mine.device, sizeof mine.device, "%s", device);
+    snprintf(mine.device_id, sizeof mine.device_id, "%s", device_id);
     info[comm->rank] = mine;
     if (comm->size > 1) {
         MPI_Request request;

@@ -18,6 +18,9 @@
 
 enum { NANOSECONDS = 1000000000, TICK_NANOSECONDS = 200000000 };
 
+/* Work on the device may hold a sum between devices, which has the same deadline and knows better what to say. */
+enum { DEVICE_GRACE_SECONDS = 2 };
+
 struct fb3_watchdog {
     pthread_t thread;
     pthread_mutex_t lock;
@@ -44,7 +47,8 @@ static void write_last_words(const fb3_watchdog *watchdog, int64_t age)
     static const char *const advice[] = {
         [FB3_WATCH_PEERS] = "another rank failed, stalled or is much slower: look for the first error of the other "
                             "ranks, or raise ddp_timeout",
-        [FB3_WATCH_HERE] = "the file system or device does not answer: check it, or raise ddp_timeout",
+        [FB3_WATCH_FILES] = "the file system or device does not answer: check it, or raise ddp_timeout",
+        [FB3_WATCH_DEVICE] = "the device does not answer: check it (nvidia-smi), or raise ddp_timeout",
     };
     char step[48] = "";
     if (watchdog->step != FB3_WATCH_NO_STEP) snprintf(step, sizeof step, ", step %lld", (long long)watchdog->step);
@@ -61,7 +65,8 @@ static void *watch(void *argument)
     pthread_mutex_lock(&watchdog->lock);
     while (!watchdog->stop) {
         int64_t age = watchdog->armed ? seconds_since(&watchdog->since) : 0;
-        if (watchdog->armed && age >= watchdog->timeout) {
+        int64_t grace = watchdog->kind == FB3_WATCH_DEVICE ? DEVICE_GRACE_SECONDS : 0;
+        if (watchdog->armed && age >= watchdog->timeout + grace) {
             write_last_words(watchdog, age);
             _exit(FB3_FAILED);
         }

@@ -8,7 +8,7 @@
 typedef struct fb3_watchdog fb3_watchdog;
 
 /* What the main thread waits for decides what the last words advise. */
-typedef enum fb3_watch_kind { FB3_WATCH_PEERS, FB3_WATCH_HERE } fb3_watch_kind;
+typedef enum fb3_watch_kind { FB3_WATCH_PEERS, FB3_WATCH_FILES, FB3_WATCH_DEVICE } fb3_watch_kind;
 
 enum { FB3_WATCH_NO_STEP = -1 };
 

@@ -1,7 +1,8 @@
 /* Writing and reading checkpoints (the layout is in fb3/checkpoint.h). Arrays go between the arenas and the file one
  * parameter at a time, so that no second copy of a model is ever in memory. checkpoint_hash.c puts a finished file into
- * its place. */
+ * its place, checkpoint_aside.c does so beside other work. */
 #include "fb3/checkpoint.h"
+#include "checkpoint_aside.h"
 #include "checkpoint_hash.h"
 #include "checkpoint_state.h"
 #include "fb3/file.h"
@@ -14,6 +15,7 @@
 
 enum {
     FORMAT_VERSION = 1,
+    PIECE_BYTES = 1 << 20, /* what is written between two looks at who waits: a chunk of the file */
     CONFIG_TEXT_MAX = 1 << 20,
     TOKENIZER_MAX = 256 << 20,
     TARGETS_MAX = 4096,
@@ -24,12 +26,10 @@ static const char VERSION[] = "format_version";
 
 /* --- writing ------------------------------------------------------------------------------------------------------ */
 
-static fb3_status make_group(hid_t *group, hid_t parent, const char *name)
-{
-    *group = H5Gcreate2(parent, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    FB3_H5(*group, FB3_FAILED, "cannot create the group %s; check the free space", name);
-    return FB3_OK;
-}
+typedef struct output {
+    hid_t file;
+    fb3_aside aside;
+} output;
 
 /* The shape of a parameter in the file; `rows` are all rows, or the active ones of the word table. */
 static int file_shape(const fb3_param *param, int rows, hsize_t dims[2])
@@ -39,49 +39,68 @@ static int file_shape(const fb3_param *param, int rows, hsize_t dims[2])
     return param->cols ? 2 : 1;
 }
 
-static fb3_status write_weights(hid_t file, const fb3_param_table *table, const fb3_weights *weights)
+/* Piece by piece, so that others get in between. */
+static fb3_status write_array(output *out, hid_t group, const char *name, int rank, const hsize_t *dims,
+                              const float *data)
+{
+    hid_t dataset;
+    hsize_t rows, columns = rank > 1 ? dims[1] : 1;
+    FB3_TRY(fb3_h5_create_dataset(&dataset, group, name, H5T_NATIVE_FLOAT, rank, dims, NULL, PIECE_BYTES));
+    fb3_status status = fb3_h5_chunk_rows(dataset, &rows);
+    for (hsize_t first = 0; first < dims[0] && status == FB3_OK; first += rows) {
+        hsize_t count = dims[0] - first < rows ? dims[0] - first : rows;
+        status = fb3_h5_write_rows(dataset, H5T_NATIVE_FLOAT, first, count, data + first * columns);
+        if (status == FB3_OK) fb3_aside_wrote(&out->aside, count * columns * sizeof *data);
+    }
+    (void)H5Dclose(dataset);
+    return status;
+}
+
+static fb3_status write_weights(output *out, const fb3_checkpoint_content *content)
 {
     hid_t group;
     fb3_status status = FB3_OK;
-    FB3_TRY(make_group(&group, file, "model"));
+    const fb3_param_table *table = content->table;
+    const fb3_weights *weights = &content->weights;
+    FB3_TRY(fb3_h5_create_group(&group, out->file, "model"));
     for (int i = 0; i < table->count; i++) {
         const fb3_param *param = &table->param[i];
         hsize_t dims[2];
         int rank = file_shape(param, param->full_rows, dims);
         const float *data = param->kind == FB3_PARAM_WORD ? weights->word_full : weights->arena + param->offset;
-        FB3_TRY_GOTO(fb3_h5_write(group, param->name, H5T_NATIVE_FLOAT, rank, dims, data), done);
+        FB3_TRY_GOTO(write_array(out, group, param->name, rank, dims, data), done);
     }
 done:
     (void)H5Gclose(group);
     return status;
 }
 
-static fb3_status write_moment(hid_t optim, const char *name, const fb3_param_table *table, const float *arena)
+static fb3_status write_moment(output *out, hid_t optim, const char *name, const fb3_param_table *table,
+                               const float *arena)
 {
     hid_t group;
     fb3_status status = FB3_OK;
-    FB3_TRY(make_group(&group, optim, name));
+    FB3_TRY(fb3_h5_create_group(&group, optim, name));
     for (int i = 0; i < table->count; i++) {
         const fb3_param *param = &table->param[i];
         hsize_t dims[2];
         int rank = file_shape(param, param->rows, dims);
-        FB3_TRY_GOTO(fb3_h5_write(group, param->name, H5T_NATIVE_FLOAT, rank, dims, arena + param->offset), done);
+        FB3_TRY_GOTO(write_array(out, group, param->name, rank, dims, arena + param->offset), done);
     }
 done:
     (void)H5Gclose(group);
     return status;
 }
 
-static fb3_status write_optimizer(hid_t file, const fb3_param_table *table, const float *m, const float *v,
-                                  const uint32_t *active_ids)
+static fb3_status write_optimizer(output *out, const fb3_checkpoint_content *content)
 {
     hid_t optim;
     fb3_status status = FB3_OK;
-    hsize_t active = (hsize_t)table->active;
-    FB3_TRY(make_group(&optim, file, "optim"));
-    FB3_TRY_GOTO(fb3_h5_write(optim, "active_rows", H5T_NATIVE_UINT32, 1, &active, active_ids), done);
-    FB3_TRY_GOTO(write_moment(optim, "m", table, m), done);
-    FB3_TRY_GOTO(write_moment(optim, "v", table, v), done);
+    hsize_t active = (hsize_t)content->table->active;
+    FB3_TRY(fb3_h5_create_group(&optim, out->file, "optim"));
+    FB3_TRY_GOTO(fb3_h5_write(optim, "active_rows", H5T_NATIVE_UINT32, 1, &active, content->active_ids), done);
+    FB3_TRY_GOTO(write_moment(out, optim, "m", content->table, content->m), done);
+    FB3_TRY_GOTO(write_moment(out, optim, "v", content->table, content->v), done);
 done:
     (void)H5Gclose(optim);
     return status;
@@ -106,7 +125,7 @@ static fb3_status write_state(hid_t file, const fb3_checkpoint_state *state)
 {
     hid_t train;
     fb3_status status = FB3_OK;
-    FB3_TRY(make_group(&train, file, "train"));
+    FB3_TRY(fb3_h5_create_group(&train, file, "train"));
     FB3_TRY_GOTO(fb3_h5_set_int(train, VERSION, FORMAT_VERSION), done);
     FB3_TRY_GOTO(fb3_checkpoint_state_write(train, state), done);
     FB3_TRY_GOTO(fb3_h5_set_int(train, COMPLETE, 1), done);
@@ -115,26 +134,30 @@ done:
     return status;
 }
 
-fb3_status fb3_checkpoint_write(const char *path, const char *previous, const fb3_param_table *table,
-                                const fb3_weights *weights, const float *m, const float *v, const uint32_t *active_ids,
-                                const void *spm, size_t spm_bytes, const fb3_checkpoint_state *state)
+static fb3_status write_content(output *out, const char *temporary, const fb3_checkpoint_content *content)
 {
-    fb3_status status = FB3_OK, closed;
-    hid_t file = H5I_INVALID_HID;
+    FB3_TRY(fb3_h5_create(&out->file, temporary));
+    FB3_TRY(write_weights(out, content));
+    if (content->m && content->v) FB3_TRY(write_optimizer(out, content));
+    FB3_TRY(write_bytes(out->file, "tokenizer", content->spm, content->spm_bytes));
+    FB3_TRY(write_model_config(out->file, &content->table->model));
+    return write_state(out->file, content->state);
+}
+
+fb3_status fb3_checkpoint_write(const char *path, const char *previous, const fb3_checkpoint_content *content,
+                                fb3_worker *give_way_to)
+{
+    output out = {.file = H5I_INVALID_HID};
     char *temporary = fb3_file_temporary(path);
     FB3_REQUIRE(temporary, FB3_FAILED, "out of memory to write %s", path);
-    FB3_TRY_GOTO(fb3_h5_create(&file, temporary), done);
-    FB3_TRY_GOTO(write_weights(file, table, weights), done);
-    if (m && v) FB3_TRY_GOTO(write_optimizer(file, table, m, v, active_ids), done);
-    FB3_TRY_GOTO(write_bytes(file, "tokenizer", spm, spm_bytes), done);
-    FB3_TRY_GOTO(write_model_config(file, &table->model), done);
-    FB3_TRY_GOTO(write_state(file, state), done);
-done:
-    if (file >= 0) {
-        closed = fb3_h5_close(file, temporary);
+    fb3_aside_begin(&out.aside, temporary, give_way_to);
+    fb3_status status = write_content(&out, temporary, content);
+    if (out.file >= 0) {
+        fb3_status closed = fb3_h5_close(out.file, temporary);
         if (status == FB3_OK) status = closed;
     }
-    if (status == FB3_OK) status = fb3_hash_publish(temporary, path, previous);
+    if (status == FB3_OK) status = fb3_aside_publish(&out.aside, path, previous);
+    fb3_aside_end(&out.aside);
     if (status != FB3_OK) (void)unlink(temporary);
     free(temporary);
     return status;

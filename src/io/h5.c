@@ -217,6 +217,20 @@ done:
     return status;
 }
 
+fb3_status fb3_h5_chunk_rows(hid_t dataset, hsize_t *rows)
+{
+    char name[FB3_H5_NAME_BYTES], file[FB3_H5_NAME_BYTES];
+    hsize_t chunk[MAX_RANK];
+    hid_t creation = H5Dget_create_plist(dataset);
+    bool good = creation >= 0 && H5Pget_chunk(creation, MAX_RANK, chunk) >= 1;
+    if (creation >= 0) (void)H5Pclose(creation);
+    if (!good)
+        return fb3_h5_fail(FB3_FAILED, "cannot read how %s in %s is stored", name_of(dataset, name),
+                           fb3_h5_file_of(dataset, file));
+    *rows = chunk[0];
+    return FB3_OK;
+}
+
 /* Rank and dims (H5S_MAX_RANK of them) of an open data set. FB3_INPUT for a scalar or null data space. */
 static fb3_status dataset_dims(hid_t dataset, int *rank, hsize_t dims[H5S_MAX_RANK])
 {

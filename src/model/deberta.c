@@ -104,26 +104,31 @@ static int at_least_one(int n)
     return n > 1 ? n : 1;
 }
 
-static void set_shape(fb3_deberta *m, const fb3_param_table *table, const fb3_limits *limits, fb3_model_mode mode)
+fb3_limits fb3_deberta_limits(const fb3_param_table *table, const fb3_limits *limits)
 {
     const fb3_model_config *model = &table->model;
+    return (fb3_limits){.T = at_least_one(limits->T),
+                        .B = at_least_one(limits->B),
+                        .max_len = at_least_one(limits->max_len),
+                        .C = model->hidden,
+                        .H = model->heads,
+                        .F = model->intermediate,
+                        .R = fb3_model_rel_rows(model),
+                        .A = table->active,
+                        .Y = table->targets};
+}
+
+static void set_shape(fb3_deberta *m, const fb3_param_table *table, const fb3_limits *limits, fb3_model_mode mode)
+{
     m->table = table;
     m->mode = mode;
-    m->C = model->hidden;
-    m->H = model->heads;
-    m->F = model->intermediate;
-    m->L = model->layers;
-    m->P = fb3_model_rel_rows(model);
-    m->Y = table->targets;
-    m->limits = (fb3_limits){.T = at_least_one(limits->T),
-                             .B = at_least_one(limits->B),
-                             .max_len = at_least_one(limits->max_len),
-                             .C = m->C,
-                             .H = m->H,
-                             .F = m->F,
-                             .R = m->P,
-                             .A = table->active,
-                             .Y = m->Y};
+    m->limits = fb3_deberta_limits(table, limits);
+    m->C = m->limits.C;
+    m->H = m->limits.H;
+    m->F = m->limits.F;
+    m->L = table->model.layers;
+    m->P = m->limits.R;
+    m->Y = m->limits.Y;
 }
 
 size_t fb3_deberta_memory(const fb3_param_table *table, const fb3_limits *limits, fb3_dtype act, fb3_model_mode mode)
@@ -147,9 +152,10 @@ static float *grad_of(const fb3_deberta *m, const fb3_param *param)
 static fb3_linear linear_of(const fb3_deberta *m, fb3_param_kind weight, fb3_param_kind bias, int l)
 {
     const fb3_param *w = fb3_param_find(m->table, weight, l), *b = fb3_param_find(m->table, bias, l);
+    const char *param = m->arenas.param_act;
     return (fb3_linear){
-        .w = (const char *)m->arenas.param_act + (size_t)w->offset * fb3_dtype_size(m->be->act),
-        .b = m->arenas.param + b->offset,
+        .w = param + (size_t)w->offset * fb3_dtype_size(m->be->act),
+        .b = param + (size_t)b->offset * fb3_dtype_size(m->be->act),
         .dw = grad_of(m, w),
         .db = grad_of(m, b),
     };

@@ -18,8 +18,7 @@
 
 /* y = x w^T + b, and where its gradients go (NULL for inference). */
 typedef struct fb3_linear {
-    const void *w;  // act [O, I]
-    const float *b; // [O]
+    const void *w, *b; // act [O, I], [O]
     float *dw, *db;
 } fb3_linear;
 

@@ -39,11 +39,12 @@ static fb3_status ffn_backward(fb3_deberta *m, int l, const fb3_layer_saved *s, 
 
     FB3_TRY(op->add_layernorm_bwd(m->be, dbranch, m->dy, w->ffn_norm.dgamma, w->ffn_norm.dbeta, m->dy, s->s2, s->mean2,
                                   s->rstd2, w->ffn_norm.gamma, &m->ragged, C, &drop));
-    FB3_TRY(op->linear_gelu_bwd_input(m->be, m->dffn, m->gelu, dbranch, w->ffn_out.w, s->pre, T, F, C));
+    FB3_TRY(op->linear_gelu_bwd_input(m->be, m->dffn, m->gelu, w->ffn_in.db, w->ffn_out.db, dbranch, w->ffn_out.w,
+                                      s->pre, T, F, C));
     FB3_TRY(fb3_poll(m));
-    FB3_TRY(op->linear_bwd_weight(m->be, w->ffn_out.dw, w->ffn_out.db, dbranch, m->gelu, T, F, C));
+    FB3_TRY(op->linear_bwd_weight(m->be, w->ffn_out.dw, NULL, dbranch, m->gelu, T, F, C));
     FB3_TRY(fb3_poll(m));
-    FB3_TRY(op->linear_bwd_weight(m->be, w->ffn_in.dw, w->ffn_in.db, m->dffn, s->y1, T, C, F));
+    FB3_TRY(op->linear_bwd_weight(m->be, w->ffn_in.dw, NULL, m->dffn, s->y1, T, C, F));
     FB3_TRY(fb3_poll(m));
     FB3_TRY(op->linear_bwd_input(m->be, m->dy, m->dffn, w->ffn_in.w, T, C, F, true));
     return fb3_poll(m);

@@ -27,20 +27,26 @@ void fb3_loss_coefficients(fb3_loss_kind kind, const double *sums, int64_t sampl
         coefficient[y] = (float)(kind == FB3_LOSS_MCRMSE ? mean / column_rmse(sums, samples, y) : mean);
 }
 
-fb3_status fb3_deberta_loss(fb3_deberta *m, fb3_loss_kind kind, float beta, double *sums_host)
+static size_t sums_bytes(const fb3_deberta *m)
 {
-    const fb3_ops *op = m->be->ops;
-    const int B = m->ragged.B;
-    double sums[FB3_LOSS_SUMS(FB3_MAX_TARGETS)];
-    if (B == 0) return FB3_OK;
-    FB3_REQUIRE(m->has_targets, FB3_FAILED, "a loss was asked of samples without scores");
+    return FB3_LOSS_SUMS((size_t)m->Y) * sizeof *m->sums;
+}
 
-    size_t bytes = FB3_LOSS_SUMS((size_t)m->Y) * sizeof *sums;
-    FB3_TRY(op->zero(m->be, m->sums, bytes));
-    FB3_TRY(op->loss_fwd(m->be, m->sums, m->pred, m->targets, B, m->Y, kind, beta));
-    FB3_TRY(op->download(m->be, sums, m->sums, bytes));
-    for (int i = 0; i < FB3_LOSS_SUMS(m->Y); i++) sums_host[i] += sums[i];
-    return FB3_OK;
+fb3_status fb3_deberta_loss_begin(fb3_deberta *m)
+{
+    return m->be->ops->zero(m->be, m->sums, sums_bytes(m));
+}
+
+fb3_status fb3_deberta_loss_add(fb3_deberta *m, fb3_loss_kind kind, float beta)
+{
+    if (m->ragged.B == 0) return FB3_OK;
+    FB3_REQUIRE(m->has_targets, FB3_FAILED, "a loss was asked of samples without scores");
+    return m->be->ops->loss_fwd(m->be, m->sums, m->pred, m->targets, m->ragged.B, m->Y, kind, beta);
+}
+
+fb3_status fb3_deberta_loss_fetch(fb3_deberta *m, double *sums_host)
+{
+    return m->be->ops->fetch(m->be, sums_host, m->sums, sums_bytes(m));
 }
 
 fb3_status fb3_loss_backward(fb3_deberta *m, fb3_loss_kind kind, float beta, const float *coefficient_host)

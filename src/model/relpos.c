@@ -93,6 +93,10 @@ fb3_status fb3_relpos_project_backward(fb3_deberta *m, int l)
     void *table; // act [P, C]
     FB3_TRY(dropped_table(m, l, &table));
     FB3_TRY(op->linear_bwd_weight(m->be, qkv->dw, qkv->db, m->dpos, reach_of(m, table), R, m->C, 2 * m->C));
+    if (drop.p == 0) {
+        float *drel = m->drel + (size_t)m->attention.pos_first * (size_t)m->C; // [R, C]
+        return op->linear_bwd_input_float(m->be, drel, m->dpos, qkv->w, R, m->C, 2 * m->C);
+    }
     FB3_TRY(op->linear_bwd_input(m->be, reach_of(m, m->drel_layer), m->dpos, qkv->w, R, m->C, 2 * m->C, false));
     return op->dropout_bwd_add(m->be, m->drel, m->drel_layer, &m->table_rows, m->C, &drop);
 }

@@ -19,7 +19,8 @@ struct fb3_optimizer {
     int count;
     double beta1, beta2, eps, max_norm;
     double *sum_squares; // the backend's memory
-    double norm;         // of the gradient that the next step takes
+    double sum_squares_host;
+    float decay_factor; // of inactive word rows, in the update that was queued last
     fb3_adamw_segment word;
     float *inactive_factor; // [recorded], in the order of the steps
     int64_t recorded, capacity;
@@ -78,18 +79,6 @@ void fb3_optimizer_free(fb3_optimizer *o)
     free(o);
 }
 
-fb3_status fb3_optimizer_grad_norm(fb3_optimizer *o, double *norm)
-{
-    const fb3_ops *op = o->be->ops;
-    double sum;
-    // Padding is zero in the gradient arena, so the whole arena is one range.
-    FB3_TRY(op->zero(o->be, o->sum_squares, sizeof sum));
-    FB3_TRY(op->sum_squares(o->be, o->sum_squares, o->arenas.grad, o->table->size));
-    FB3_TRY(op->download(o->be, &sum, o->sum_squares, sizeof sum));
-    o->norm = *norm = sqrt(sum);
-    return FB3_OK;
-}
-
 static fb3_status record_inactive(fb3_optimizer *o, float factor)
 {
     enum { FIRST_CAPACITY = 1024 };
@@ -107,6 +96,7 @@ static fb3_status record_inactive(fb3_optimizer *o, float factor)
 
 fb3_status fb3_optimizer_step(fb3_optimizer *o, double lr, int64_t update)
 {
+    const fb3_ops *op = o->be->ops;
     const fb3_adamw args = {
         .lr = lr,
         .beta1 = o->beta1,
@@ -116,12 +106,20 @@ fb3_status fb3_optimizer_step(fb3_optimizer *o, double lr, int64_t update)
         .correction2 = 1.0 - pow(o->beta2, (double)update),
         .max_norm = o->max_norm,
     };
-    // The operation refuses a gradient that is not finite, so the inactive rows must not move either.
-    if (!isfinite(o->norm)) return FB3_OK;
-    FB3_TRY(record_inactive(o, fb3_adamw_decay_factor(&args, &o->word)));
     void *act_copy = o->arenas.param_act == o->arenas.param ? NULL : o->arenas.param_act;
-    return o->be->ops->adamw(o->be, o->arenas.param, o->arenas.m, o->arenas.v, o->arenas.grad, act_copy, o->segments,
-                             o->segments_host, o->count, &args, o->sum_squares);
+    o->decay_factor = fb3_adamw_decay_factor(&args, &o->word);
+    // Padding is zero in the gradient arena, so the whole arena is one range.
+    FB3_TRY(op->sum_squares(o->be, o->sum_squares, o->arenas.grad, o->table->size));
+    FB3_TRY(op->fetch(o->be, &o->sum_squares_host, o->sum_squares, sizeof o->sum_squares_host));
+    return op->adamw(o->be, o->arenas.param, o->arenas.m, o->arenas.v, o->arenas.grad, act_copy, o->segments,
+                     o->segments_host, o->count, &args, o->sum_squares);
+}
+
+fb3_status fb3_optimizer_outcome(fb3_optimizer *o, double *norm)
+{
+    *norm = sqrt(o->sum_squares_host);
+    // The operation refuses a gradient that is not finite, so the inactive rows must not move either.
+    return isfinite(o->sum_squares_host) ? record_inactive(o, o->decay_factor) : FB3_OK;
 }
 
 fb3_status fb3_optimizer_zero_grad(fb3_optimizer *o)

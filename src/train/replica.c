@@ -69,6 +69,7 @@ fb3_status fb3_replica_open(fb3_replica *replica, fb3_session *session, const fb
     *replica =
         (fb3_replica){.session = session, .table = table, .max_tokens = max_tokens, .max_sequences = max_sequences};
     fb3_limits limits = {.T = max_tokens, .B = max_sequences, .max_len = max_length};
+    FB3_TRY(fb3_replica_check_memory(session->backend, table, max_tokens / max_length, max_length, mode));
     FB3_TRY(alloc_arenas(session->backend, &replica->arenas, table->size, mode != FB3_INFERENCE));
     return fb3_deberta_create(&replica->model, session->backend, table, &replica->arenas, &limits, mode);
 }
@@ -96,7 +97,7 @@ fb3_status fb3_replica_upload(fb3_replica *replica, const float *param)
     return be->ops->cast_to_act(be, arenas->param_act, arenas->param, replica->table->size);
 }
 
-fb3_status fb3_replica_host(fb3_replica *replica, float *arena, float **staging, float **host)
+fb3_status fb3_replica_snapshot(fb3_replica *replica, float *arena, float **staging, float **host)
 {
     fb3_backend *be = replica->session->backend;
     size_t bytes = (size_t)replica->table->size * sizeof *arena;
@@ -105,9 +106,8 @@ fb3_status fb3_replica_host(fb3_replica *replica, float *arena, float **staging,
         *host = arena;
         return FB3_OK;
     }
-    if (!*staging) *staging = malloc(bytes);
-    FB3_REQUIRE(*staging, FB3_FAILED, "out of memory for a copy of %zu bytes of the device's memory", bytes);
-    FB3_TRY(be->ops->download(be, *staging, arena, bytes));
+    if (!*staging) FB3_TRY(be->ops->alloc_host(be, (void **)staging, bytes));
+    FB3_TRY(be->ops->snapshot(be, *staging, arena, bytes));
     *host = *staging;
     return FB3_OK;
 }

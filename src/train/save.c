@@ -1,92 +1,36 @@
 /* The checkpoints of a fold: when each is written is trainer.c's business; what is in it, and how a fold starts from
- * one, is here. Only the writer touches files; every rank hears how it went. */
+ * one, is here. Only the writer touches files; every rank hears how it went.
+ *
+ *   asked for -> COPYING -> WRITING -> settled
+ *
+ * Where the device has memory of its own, training goes on meanwhile: the arenas are copied to pinned memory of the
+ * host behind the back of the next steps, then the I/O worker writes the file, giving way to the reading of batches. On
+ * the CPU that would take a second copy of the arenas, a third more of the memory that training needs, so there a save
+ * is settled at once and the file is written from the arenas themselves. */
 #include "fold_run.h"
 
 #include "fb3/file.h"
 #include "fb3/log.h"
 #include "fb3/trace.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* What save_total_limit counts, as Hugging Face's checkpoint-<step> folders. */
 #define HISTORY_NAME "checkpoint-%lld.h5"
 
-/* What the I/O worker is asked to write. */
-typedef struct save_request {
-    fb3_fold_run *f;
-    const char *path, *previous;
-    bool optimizer;
-} save_request;
-
-/* Host views of the arenas and an up-to-date word table. On the main thread: it may download from the device. */
-static fb3_status refresh_host(fb3_fold_run *f, bool optimizer, fb3_weights *weights, float **m, float **v)
+/* Training goes on while a checkpoint is made. */
+static bool goes_on(const fb3_fold_run *f)
 {
-    fb3_fold_writer *w = &f->writer;
-    fb3_replica *replica = &f->replica;
-    const uint32_t *active = f->run->vocabulary.active;
-    weights->word_full = w->word_full;
-    *m = *v = NULL;
-    FB3_TRY(fb3_replica_host(replica, replica->arenas.param, &w->staging[0], &weights->arena));
-    if (optimizer) {
-        FB3_TRY(fb3_replica_host(replica, replica->arenas.m, &w->staging[1], m));
-        FB3_TRY(fb3_replica_host(replica, replica->arenas.v, &w->staging[2], v));
-    }
-    fb3_optimizer_replay_inactive(f->trainer.optimizer, w->word_full, active);
-    fb3_weights_scatter_word(weights, f->run->table, active);
-    return FB3_OK;
+    return !f->run->session->backend->ops->host_memory;
 }
 
-typedef struct write_job {
-    const save_request *request;
-    fb3_weights weights;
-    float *m, *v;
-} write_job;
-
-static fb3_status write_checkpoint(void *context)
-{
-    const write_job *job = context;
-    const fb3_run *run = job->request->f->run;
-    size_t spm_bytes;
-    const void *spm = fb3_tokenizer_model(run->tokenizer, &spm_bytes);
-    return fb3_checkpoint_write(job->request->path, job->request->previous, run->table, &job->weights, job->m, job->v,
-                                run->vocabulary.active, spm, spm_bytes, &job->request->f->state);
-}
-
-static fb3_status write_as_writer(const save_request *request)
-{
-    fb3_fold_run *f = request->f;
-    write_job job = {.request = request};
-    FB3_TRY(refresh_host(f, request->optimizer, &job.weights, &job.m, &job.v));
-    fb3_comm_watch_begin(f->run->session->comm, "writing a checkpoint", f->state.step);
-    fb3_status status = fb3_worker_run(f->run->session->io, write_checkpoint, &job);
-    fb3_comm_watch_end(f->run->session->comm);
-    return status;
-}
-
-static fb3_status save(fb3_fold_run *f, const char *name, const char *previous_name, bool optimizer)
-{
-    fb3_status mine = FB3_OK;
-    double begin = fb3_trace_begin();
-    if (f->is_writer) {
-        char *path = fb3_run_fold_path(f->run, f->fold, name);
-        char *previous = previous_name ? fb3_run_fold_path(f->run, f->fold, previous_name) : NULL;
-        save_request request = {.f = f, .path = path, .previous = previous, .optimizer = optimizer};
-        mine = path && (previous || !previous_name) ? write_as_writer(&request) : fb3_fail(FB3_FAILED, "out of memory");
-        if (mine == FB3_OK) {
-            fb3_checkpoint_record record = {
-                .fold = f->fold, .step = f->state.step, .path = name, .best = strcmp(name, "best.h5") == 0};
-            mine = fb3_track_artifact(&f->writer.track, &record);
-        }
-        free(path);
-        free(previous);
-    }
-    fb3_trace_end(begin, "io", "write a checkpoint", "step", (double)f->state.step);
-    return fb3_comm_agree(f->run->session->comm, mine, "writing a checkpoint");
-}
+/* --- writing: on the I/O worker ----------------------------------------------------------------------------------- */
 
 /* Removes checkpoint-<step>.h5 files of this fold, oldest first, until `limit` are left. */
 static fb3_status trim_history(const fb3_fold_run *f, int64_t limit)
@@ -115,39 +59,204 @@ static fb3_status trim_history(const fb3_fold_run *f, int64_t limit)
 }
 
 /* save_total_limit above 1: last.h5 keeps a second name by its step, so that older ones stay when it is replaced. */
-static fb3_status keep_history(const fb3_fold_run *f)
+static fb3_status keep_history(const fb3_fold_run *f, const fb3_save_file *file, const char *path)
 {
     int64_t limit = f->run->config->save_total_limit;
-    if (!f->is_writer || limit <= 1) return FB3_OK;
-    char *last = fb3_run_fold_path(f->run, f->fold, "last.h5"),
-         *name = fb3_format(HISTORY_NAME, (long long)f->state.step);
+    if (!file->history || limit <= 1) return FB3_OK;
+    char *name = fb3_format(HISTORY_NAME, (long long)file->state.step);
     char *second = name ? fb3_run_fold_path(f->run, f->fold, name) : NULL;
-    fb3_status status = last && second ? fb3_checkpoint_link(last, second) : fb3_fail(FB3_FAILED, "out of memory");
-    free(last);
+    fb3_status status = second ? fb3_checkpoint_link(path, second) : fb3_fail(FB3_FAILED, "out of memory");
     free(name);
     free(second);
     FB3_TRY(status);
     return trim_history(f, limit);
 }
 
+static fb3_status write_file(const fb3_fold_run *f, const fb3_save_file *file, const fb3_weights *weights)
+{
+    const fb3_run *run = f->run;
+    const fb3_fold_save *save = &f->save;
+    fb3_status status = FB3_OK;
+    double begin = fb3_trace_begin();
+    fb3_checkpoint_content content = {.table = run->table,
+                                      .weights = *weights,
+                                      .m = file->optimizer ? save->m : NULL,
+                                      .v = file->optimizer ? save->v : NULL,
+                                      .active_ids = run->vocabulary.active,
+                                      .state = &file->state};
+    content.spm = fb3_tokenizer_model(run->tokenizer, &content.spm_bytes);
+    char *path = fb3_run_fold_path(run, f->fold, file->name);
+    char *previous = file->previous ? fb3_run_fold_path(run, f->fold, file->previous) : NULL;
+    FB3_REQUIRE_GOTO(path && (previous || !file->previous), done, FB3_FAILED, "out of memory");
+    FB3_TRY_GOTO(fb3_checkpoint_write(path, previous, &content, goes_on(f) ? run->session->io : NULL), done);
+    FB3_TRY_GOTO(keep_history(f, file, path), done);
+done:
+    free(path);
+    free(previous);
+    fb3_trace_end(begin, "io", "write a checkpoint", "step", (double)file->state.step);
+    return status;
+}
+
+static fb3_status write_files(fb3_fold_run *f)
+{
+    fb3_weights weights = {.arena = f->save.param, .word_full = f->writer.word_full};
+    fb3_weights_scatter_word(&weights, f->run->table, f->run->vocabulary.active);
+    for (int i = 0; i < f->save.files; i++) FB3_TRY(write_file(f, &f->save.file[i], &weights));
+    return FB3_OK;
+}
+
+/* The job. f->save stays as it is until the job has finished. */
+static fb3_status write_checkpoint(void *context)
+{
+    fb3_fold_run *f = context;
+    return f->save.written = write_files(f);
+}
+
+/* --- asking for it: on the main thread ---------------------------------------------------------------------------- */
+
+/* The arenas as they are now, and the word rows that are not trained. */
+static fb3_status take_copy(fb3_fold_run *f, bool optimizer)
+{
+    fb3_fold_save *save = &f->save;
+    fb3_fold_writer *w = &f->writer;
+    fb3_replica *replica = &f->replica;
+    const fb3_arenas *arenas = &replica->arenas;
+    if (!save->param) FB3_TRY(fb3_replica_snapshot(replica, arenas->param, &w->staging[0], &save->param));
+    if (optimizer && !save->m) FB3_TRY(fb3_replica_snapshot(replica, arenas->m, &w->staging[1], &save->m));
+    if (optimizer && !save->v) FB3_TRY(fb3_replica_snapshot(replica, arenas->v, &w->staging[2], &save->v));
+    fb3_optimizer_replay_inactive(f->trainer.optimizer, w->word_full, f->run->vocabulary.active);
+    return FB3_OK;
+}
+
+static bool has_room(const fb3_fold_save *save)
+{
+    return save->files < (int)(sizeof save->file / sizeof *save->file);
+}
+
+/* A file of a step that is being copied joins it: polling comes after a step, so writing has not begun. */
+static fb3_status save(fb3_fold_run *f, fb3_save_file file)
+{
+    fb3_fold_save *s = &f->save;
+    fb3_comm *comm = f->run->session->comm;
+    if (s->stage != FB3_SAVE_NONE && (s->step != f->state.step || !has_room(s))) FB3_TRY(fb3_fold_save_settle(f));
+    assert(s->stage != FB3_SAVE_WRITING);
+    FB3_TRY(fb3_comm_agree(comm, f->is_writer ? take_copy(f, file.optimizer) : FB3_OK, "copying a checkpoint"));
+    file.state = f->state;
+    s->file[s->files++] = file;
+    s->step = f->state.step;
+    s->stage = FB3_SAVE_COPYING;
+    return goes_on(f) ? FB3_OK : fb3_fold_save_settle(f);
+}
+
+/* --- what comes of it: on the main thread ------------------------------------------------------------------------- */
+
+static fb3_status begin_writing(fb3_fold_run *f)
+{
+    FB3_TRY(fb3_worker_submit(f->run->session->io, write_checkpoint, f, &f->save.ticket));
+    f->save.stage = FB3_SAVE_WRITING;
+    return FB3_OK;
+}
+
+static fb3_status record(fb3_fold_run *f)
+{
+    fb3_fold_save *s = &f->save;
+    if (s->recorded) return FB3_OK;
+    s->recorded = true;
+    for (int i = 0; i < s->files; i++) {
+        const char *name = s->file[i].name;
+        fb3_checkpoint_record file = {
+            .fold = f->fold, .step = s->step, .path = name, .best = strcmp(name, "best.h5") == 0};
+        FB3_TRY(fb3_track_artifact(&f->writer.track, &file));
+    }
+    return FB3_OK;
+}
+
+fb3_status fb3_fold_save_poll(fb3_fold_run *f)
+{
+    fb3_fold_save *s = &f->save;
+    fb3_backend *be = f->run->session->backend;
+    bool ready;
+    if (!f->is_writer || s->stage == FB3_SAVE_NONE) return FB3_OK;
+    if (s->stage == FB3_SAVE_COPYING) {
+        FB3_TRY(be->ops->snapshot_ready(be, &ready));
+        return ready ? begin_writing(f) : FB3_OK;
+    }
+    bool good = fb3_worker_finished(f->run->session->io, s->ticket) && s->written == FB3_OK;
+    return good ? record(f) : FB3_OK;
+}
+
+static fb3_status wait_for_copy(fb3_backend *be)
+{
+    const struct timespec moment = {.tv_nsec = 100000};
+    for (bool ready;;) {
+        FB3_TRY(be->ops->snapshot_ready(be, &ready));
+        if (ready) return FB3_OK;
+        nanosleep(&moment, NULL);
+    }
+}
+
+static fb3_status wait_for_file(fb3_fold_run *f)
+{
+    if (f->save.stage == FB3_SAVE_COPYING) {
+        FB3_TRY(wait_for_copy(f->run->session->backend));
+        FB3_TRY(begin_writing(f));
+    }
+    return fb3_worker_wait(f->run->session->io, f->save.ticket);
+}
+
+static fb3_status wait_watched(fb3_fold_run *f)
+{
+    fb3_comm *comm = f->run->session->comm;
+    double begin = fb3_trace_begin();
+    fb3_comm_watch_begin(comm, "writing a checkpoint", f->save.step);
+    fb3_status status = wait_for_file(f);
+    fb3_comm_watch_end(comm);
+    fb3_trace_end(begin, "io", "wait for a checkpoint", "step", (double)f->save.step);
+    return status;
+}
+
+fb3_status fb3_fold_save_settle(fb3_fold_run *f)
+{
+    fb3_status mine = FB3_OK;
+    if (f->save.stage == FB3_SAVE_NONE) return FB3_OK;
+    if (f->is_writer) mine = wait_watched(f);
+    if (f->is_writer && mine == FB3_OK) mine = record(f);
+    f->save = (fb3_fold_save){0};
+    return fb3_comm_agree(f->run->session->comm, mine, "writing a checkpoint");
+}
+
+/* What was begun is written where that can be done: it is a checkpoint to continue from. */
+void fb3_fold_save_abandon(fb3_fold_run *f)
+{
+    if (f->save.stage == FB3_SAVE_NONE || !f->is_writer) return;
+    char *error = strdup(fb3_error_text());
+    (void)wait_watched(f);
+    (void)fb3_fail(FB3_FAILED, "%s", error ? error : "out of memory");
+    free(error);
+    f->save = (fb3_fold_save){0};
+}
+
+/* --- the files ---------------------------------------------------------------------------------------------------- */
+
 fb3_status fb3_fold_save_last(fb3_fold_run *f, bool optimizer)
 {
-    FB3_TRY(save(f, "last.h5", "previous.h5", optimizer));
-    return fb3_comm_agree(f->run->session->comm, keep_history(f), "keeping older checkpoints");
+    return save(f,
+                (fb3_save_file){.name = "last.h5", .previous = "previous.h5", .optimizer = optimizer, .history = true});
 }
 fb3_status fb3_fold_save_best(fb3_fold_run *f)
 {
-    return save(f, "best.h5", NULL, false);
+    return save(f, (fb3_save_file){.name = "best.h5"});
 }
 fb3_status fb3_fold_save_initial(fb3_fold_run *f)
 {
-    return save(f, "initial.h5", NULL, false);
+    return save(f, (fb3_save_file){.name = "initial.h5"});
 }
 
 fb3_status fb3_fold_save_complete(fb3_fold_run *f)
 {
     f->state.fold_complete = 1;
-    FB3_TRY(save(f, "last.h5", NULL, false));
+    FB3_TRY(save(f, (fb3_save_file){.name = "last.h5"}));
+    FB3_TRY(fb3_fold_save_settle(f));
     if (!f->is_writer) return FB3_OK;
     char *previous = fb3_run_fold_path(f->run, f->fold, "previous.h5");
     FB3_REQUIRE(previous, FB3_FAILED, "out of memory");

@@ -1,28 +1,12 @@
-/* What every distributed verb starts with: MPI, cores, the backend, and the certainty that all ranks mean the same. */
+/* What every distributed verb starts with: MPI, cores, and the certainty that all ranks mean the same. Its device is
+ * chosen in device.c. */
 #include "fb3/file.h"
-
 #include "fb3/log.h"
 #include "fb3/train.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-
-static fb3_status print_start_table(fb3_session *session, const char *device)
-{
-    fb3_rank_info *info = calloc((size_t)session->size, sizeof *info);
-    FB3_REQUIRE(info, FB3_FAILED, "out of memory for the start table");
-    fb3_status status = fb3_comm_gather_info(session->comm, device, info);
-    if (status == FB3_OK && session->root && !session->config->quiet) {
-        printf("%4s  %-16s %5s %5s  %s\n", "rank", "host", "node", "cores", "device");
-        for (int r = 0; r < session->size; r++) {
-            printf("%4d  %-16s %5d %5d  %s\n", info[r].rank, info[r].host, info[r].node, info[r].cores, info[r].device);
-        }
-        fflush(stdout);
-    }
-    free(info);
-    return status;
-}
 
 static fb3_status check_same_configuration(fb3_session *session)
 {
@@ -49,31 +33,10 @@ fb3_status fb3_session_open(fb3_session *session, fb3_config *config)
     return fb3_worker_start(&session->io, "io");
 }
 
-/* One arithmetic for the whole world: `auto` is bf16 where the processor of every rank does it. */
-static fb3_status resolve_bf16(fb3_session *session)
-{
-    if (session->config->bf16 != FB3_AUTO) return FB3_OK;
-    int64_t lacking = !fb3_backend_cpu_has(FB3_BF16);
-    FB3_TRY(fb3_comm_max_int64(session->comm, &lacking, 1, "agreeing on bf16"));
-    session->config->bf16 = lacking ? FB3_OFF : FB3_ON;
-    return FB3_OK;
-}
-
-fb3_status fb3_session_open_backend(fb3_session *session)
-{
-    char device[128];
-    FB3_TRY(resolve_bf16(session));
-    fb3_dtype act = session->config->bf16 == FB3_ON ? FB3_BF16 : FB3_F32;
-    FB3_TRY(fb3_backend_open(&session->backend, session->config->device, act));
-    if (session->config->debug) FB3_TRY(fb3_backend_make_checked(session->backend));
-    fb3_backend_describe(session->backend, device, sizeof device);
-    FB3_TRY(print_start_table(session, device));
-    return fb3_comm_agree(session->comm, fb3_profile_begin(session), "beginning the trace");
-}
-
 void fb3_session_close(fb3_session *session)
 {
     fb3_worker_stop(session->io);
+    if (session->reducer) session->reducer->ops->destroy(session->reducer);
     fb3_backend_close(session->backend);
     fb3_comm_finish(session->comm);
     *session = (fb3_session){0};

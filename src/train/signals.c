@@ -15,12 +15,18 @@ static void remember(int number)
     stop_signal = number;
 }
 
+/* The handler gets a stack of its own. Without it, about one stopped run in thirty died later of memory that had been
+ * written over, on the CPU backend (measured): code that oneDNN generates seems to keep values below the stack pointer,
+ * further than the system leaves alone when it calls a handler there. */
 fb3_status fb3_signals_catch(void)
 {
-    struct sigaction action = {.sa_handler = remember, .sa_flags = SA_RESTART};
+    static char handler_stack[1 << 16];
+    const stack_t stack = {.ss_sp = handler_stack, .ss_size = sizeof handler_stack};
+    struct sigaction action = {.sa_handler = remember, .sa_flags = SA_RESTART | SA_ONSTACK};
     sigemptyset(&action.sa_mask);
-    FB3_REQUIRE(sigaction(SIGTERM, &action, NULL) == 0 && sigaction(SIGUSR1, &action, NULL) == 0, FB3_FAILED,
-                "cannot catch signals: %s", strerror(errno));
+    FB3_REQUIRE(sigaltstack(&stack, NULL) == 0 && sigaction(SIGTERM, &action, NULL) == 0 &&
+                    sigaction(SIGUSR1, &action, NULL) == 0,
+                FB3_FAILED, "cannot catch signals: %s", strerror(errno));
     return FB3_OK;
 }
 

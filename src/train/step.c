@@ -2,7 +2,10 @@
  *
  *   for each micro-batch of this rank's share
  *       forward -> loss -> backward        (the last backward posts each layer's all-reduce as it goes)
- *   all-reduce -> clip -> AdamW
+ *   all-reduce -> clip -> AdamW -> wait
+ *
+ * All of it is queued on the device, and the host waits once, at the end, for the loss and the norm of the gradient
+ * (and before the gradient of mcrmse, which needs the sums of the whole global batch).
  *
  * Sums are reduced, never averages, and divided by one global divisor: 1 rank x B, R ranks x B/R and accumulation
  * give the same gradient to rounding (DESIGN 4). */
@@ -32,15 +35,19 @@ static fb3_status stop_wanted_anywhere(fb3_trainer *trainer, bool *stop)
     return FB3_OK;
 }
 
-static fb3_status forward(fb3_trainer *trainer, double *sums)
+static fb3_status forward(fb3_trainer *trainer)
 {
-    const fb3_config *config = trainer->config;
     const fb3_batch *batch;
     fb3_deberta *model = trainer->replica->model;
     FB3_TRY(fb3_feed_next(trainer->feed, &batch));
     FB3_TRY(fb3_deberta_load(model, batch));
-    FB3_TRY(fb3_deberta_forward(model, &trainer->dropout, trainer->dropout_key, (uint32_t)trainer->step));
-    return fb3_deberta_loss(model, config->loss_type, (float)config->smooth_l1_beta, sums);
+    return fb3_deberta_forward(model, &trainer->dropout, trainer->dropout_key, (uint32_t)trainer->step);
+}
+
+static fb3_status add_loss(fb3_trainer *trainer)
+{
+    const fb3_config *config = trainer->config;
+    return fb3_deberta_loss_add(trainer->replica->model, config->loss_type, (float)config->smooth_l1_beta);
 }
 
 static fb3_status backward(fb3_trainer *trainer, const double *sums, int64_t samples, bool last)
@@ -54,9 +61,27 @@ static fb3_status backward(fb3_trainer *trainer, const double *sums, int64_t sam
                                 &hooks);
 }
 
+/* The host waits for the device. What it fetched is there then. */
+static fb3_status wait_for_device(fb3_trainer *trainer)
+{
+    fb3_backend *be = trainer->session->backend;
+    fb3_comm_watch_device_begin(trainer->session->comm, trainer->step + 1);
+    fb3_status status = be->ops->sync(be);
+    fb3_comm_watch_end(trainer->session->comm);
+    return status;
+}
+
 static fb3_status reduce_sums(fb3_trainer *trainer, double *sums)
 {
     return fb3_comm_sum_double(trainer->session->comm, sums, FB3_LOSS_SUMS(trainer->targets), "summing the loss");
+}
+
+/* The sums of the micro-batches so far, of all ranks. */
+static fb3_status sums_now(fb3_trainer *trainer, double *sums)
+{
+    FB3_TRY(fb3_deberta_loss_fetch(trainer->replica->model, sums));
+    FB3_TRY(wait_for_device(trainer));
+    return reduce_sums(trainer, sums);
 }
 
 /* The gradient of mcrmse needs the sums of the whole global batch first. With one micro-batch its forward serves for
@@ -66,28 +91,29 @@ static fb3_status forward_all(fb3_trainer *trainer, double *sums, bool *stopped)
     for (int micro = 0; micro < trainer->accumulation; micro++) {
         FB3_TRY(stop_wanted_anywhere(trainer, stopped));
         if (*stopped) return FB3_OK;
-        FB3_TRY(forward(trainer, sums));
+        FB3_TRY(forward(trainer));
+        FB3_TRY(add_loss(trainer));
     }
-    return reduce_sums(trainer, sums);
+    return sums_now(trainer, sums);
 }
 
-/* Leaves the summed loss in `sums` and the gradient of the whole global batch, on every rank, in the arena. */
+/* Leaves the gradient of the whole global batch, on every rank, in the arena; in `sums` only what mcrmse needs for it.
+ */
 static fb3_status accumulate_gradient(fb3_trainer *trainer, int64_t samples, double *sums, bool *stopped)
 {
     bool whole_batch_first = trainer->config->loss_type == FB3_LOSS_MCRMSE;
     bool twice = whole_batch_first && trainer->accumulation > 1;
-    double again[FB3_LOSS_SUMS(FB3_MAX_TARGETS)] = {0};
+    FB3_TRY(fb3_deberta_loss_begin(trainer->replica->model));
     if (twice) FB3_TRY(forward_all(trainer, sums, stopped));
     for (int micro = 0; micro < trainer->accumulation && !*stopped; micro++) {
         FB3_TRY(stop_wanted_anywhere(trainer, stopped));
         if (*stopped) return FB3_OK;
-        FB3_TRY(forward(trainer, twice ? again : sums));
-        if (whole_batch_first && !twice) FB3_TRY(reduce_sums(trainer, sums));
+        FB3_TRY(forward(trainer));
+        if (!twice) FB3_TRY(add_loss(trainer));
+        if (whole_batch_first && !twice) FB3_TRY(sums_now(trainer, sums));
         FB3_TRY(backward(trainer, sums, samples, micro + 1 == trainer->accumulation));
     }
-    if (*stopped) return FB3_OK;
-    FB3_TRY(trainer->reducer->ops->wait(trainer->reducer, trainer->step + 1));
-    return whole_batch_first ? FB3_OK : reduce_sums(trainer, sums);
+    return *stopped ? FB3_OK : trainer->reducer->ops->wait(trainer->reducer, trainer->step + 1);
 }
 
 fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result)
@@ -101,14 +127,17 @@ fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result)
     FB3_TRY(accumulate_gradient(trainer, plan->samples, sums, &result->stopped));
     if (result->stopped) return FB3_OK;
 
-    FB3_TRY(fb3_optimizer_grad_norm(trainer->optimizer, &result->grad_norm));
-    result->loss = fb3_loss_value(trainer->config->loss_type, sums, plan->samples, trainer->targets);
     result->learning_rate = trainer->config->learning_rate * fb3_schedule_factor(&trainer->schedule, trainer->step);
-    result->skipped = !isfinite(result->grad_norm);
-    if (!result->skipped) {
-        FB3_TRY(fb3_optimizer_step(trainer->optimizer, result->learning_rate, trainer->updates + 1));
-        trainer->updates++;
+    FB3_TRY(fb3_optimizer_step(trainer->optimizer, result->learning_rate, trainer->updates + 1));
+    if (trainer->config->loss_type == FB3_LOSS_MCRMSE) {
+        FB3_TRY(wait_for_device(trainer));
+    } else {
+        FB3_TRY(sums_now(trainer, sums));
     }
+    FB3_TRY(fb3_optimizer_outcome(trainer->optimizer, &result->grad_norm));
+    result->loss = fb3_loss_value(trainer->config->loss_type, sums, plan->samples, trainer->targets);
+    result->skipped = !isfinite(result->grad_norm);
+    if (!result->skipped) trainer->updates++;
     trainer->step++;
     fb3_feed_advance(trainer->feed);
     return FB3_OK;

@@ -156,7 +156,7 @@ static fb3_status open_trainer(fb3_fold_run *f)
     FB3_TRY(fb3_replica_open(&f->replica, run->session, run->table, train_tokens, sequences, run->longest,
                              fb3_training_mode(config)));
     FB3_TRY(fb3_optimizer_create(&trainer->optimizer, run->session->backend, run->table, &f->replica.arenas, config));
-    return fb3_reducer_create_mpi(&trainer->reducer, run->session->comm);
+    return fb3_session_reducer(run->session, &trainer->reducer);
 }
 
 static fb3_status open_feed(fb3_fold_run *f)
@@ -347,6 +347,7 @@ static fb3_status evaluate(fb3_fold_run *f)
 static fb3_status stop(fb3_fold_run *f)
 {
     FB3_TRY(fb3_fold_save_last(f, true));
+    FB3_TRY(fb3_fold_save_settle(f));
     return fb3_fail(FB3_STOPPED,
                     "stopped after step %lld of %lld of fold %d with a complete checkpoint; run again to go on",
                     (long long)f->state.step, (long long)f->total_steps, f->fold);
@@ -363,6 +364,7 @@ static fb3_status train_to_the_end(fb3_fold_run *f)
         FB3_TRY(fb3_train_step(&f->trainer, &result));
         fb3_trace_end(begin, "train", "step", "step", (double)f->trainer.step);
         if (result.stopped) return stop(f);
+        FB3_TRY(fb3_fold_save_poll(f));
         note_progress(f, &result);
         FB3_TRY(count_nonfinite(f, &result));
         if (f->is_writer) FB3_TRY(log_step(f, plan, &result, fb3_seconds() - started));
@@ -394,6 +396,7 @@ static fb3_status finish(fb3_fold_run *f)
 {
     if (f->state.best_step == 0 && f->rows.eval_count > 0) FB3_TRY(evaluate(f));
     if (f->rows.eval_count == 0) FB3_TRY(fb3_fold_save_best(f));
+    FB3_TRY(fb3_fold_save_settle(f)); /* before the record of the end: that is the last word */
     fb3_status mine = f->is_writer ? record_end(f) : FB3_OK;
     FB3_TRY(fb3_comm_agree(f->run->session->comm, mine, "recording the end of the fold"));
     return fb3_fold_save_complete(f);
@@ -418,8 +421,9 @@ static fb3_status prepare(fb3_fold_run *f)
 static void close_fold(fb3_fold_run *f)
 {
     fb3_fold_writer *w = &f->writer;
+    fb3_backend *be = f->run->session->backend;
+    fb3_fold_save_abandon(f);
     fb3_feed_close(f->trainer.feed);
-    if (f->trainer.reducer) f->trainer.reducer->ops->destroy(f->trainer.reducer);
     fb3_optimizer_free(f->trainer.optimizer);
     fb3_replica_close(&f->replica);
     fb3_checkpoint_state_free(&f->state);
@@ -427,7 +431,7 @@ static void close_fold(fb3_fold_run *f)
     fb3_oof_free(&w->oof);
     fb3_strings_free(&w->sample_ids);
     free(w->word_full);
-    for (int i = 0; i < 3; i++) free(w->staging[i]);
+    for (int i = 0; i < 3; i++) be->ops->free_host(be, w->staging[i]);
     free(f->validation_rows);
 }
 

@@ -10,8 +10,9 @@ enum { ACTIVE_WORDS = 14000, TARGETS = 6 }; /* as real essays have: DESIGN 3 */
 static const int essay_length[] = {186, 238, 277, 307, 337, 373, 401, 430, 461, 492, 512, 512, 512, 512, 512, 512};
 enum { ESSAY_LENGTHS = sizeof essay_length / sizeof *essay_length };
 
-static int length_of(int sequence, int sequences, int max_length)
+static int length_of(const fb3_config *config, int sequence, int sequences, int max_length)
 {
+    if (config->full_length) return max_length;
     int length = essay_length[(2 * sequence + 1) * ESSAY_LENGTHS / (2 * sequences)];
     return length < max_length ? length : max_length;
 }
@@ -41,14 +42,14 @@ static fb3_status fill_words(fb3_batch *batch, int active)
 static fb3_status make_batch(fb3_trial *trial, int sequences, int max_length)
 {
     int tokens = 0;
-    for (int b = 0; b < sequences; b++) tokens += length_of(b, sequences, max_length);
+    for (int b = 0; b < sequences; b++) tokens += length_of(trial->session->config, b, sequences, max_length);
     FB3_TRY(fb3_batch_create(&trial->batch, tokens, sequences, TARGETS));
     fb3_batch *batch = trial->batch;
     batch->T = tokens;
     batch->B = sequences;
     batch->seq_start[0] = 0;
     for (int b = 0; b < sequences; b++) {
-        int n = length_of(b, sequences, max_length), start = batch->seq_start[b];
+        int n = length_of(trial->session->config, b, sequences, max_length), start = batch->seq_start[b];
         batch->seq_start[b + 1] = start + n;
         batch->sample[b] = (uint32_t)b;
         if (n > batch->max_len) batch->max_len = n;
@@ -91,7 +92,7 @@ fb3_status fb3_trial_open(fb3_trial *trial, fb3_session *session, const fb3_mode
     FB3_TRY_GOTO(fb3_optimizer_create(&trial->optimizer, session->backend, trial->table, &trial->replica.arenas,
                                       session->config),
                  failed);
-    FB3_TRY_GOTO(fb3_reducer_create_mpi(&trial->reducer, session->comm), failed);
+    FB3_TRY_GOTO(fb3_session_reducer(session, &trial->reducer), failed);
     return FB3_OK;
 failed:
     fb3_trial_close(trial);
@@ -100,7 +101,6 @@ failed:
 
 void fb3_trial_close(fb3_trial *trial)
 {
-    if (trial->reducer) trial->reducer->ops->destroy(trial->reducer);
     fb3_optimizer_free(trial->optimizer);
     fb3_replica_close(&trial->replica);
     fb3_batch_free(trial->batch);
@@ -125,6 +125,7 @@ fb3_status fb3_trial_step(fb3_trial *trial, double *seconds)
 {
     const fb3_config *config = trial->session->config;
     const fb3_batch *batch = trial->batch;
+    fb3_backend *be = trial->session->backend;
     fb3_deberta *model = trial->replica.model;
     double sums[FB3_LOSS_SUMS(TARGETS)] = {0}, norm, started = fb3_seconds();
     float coefficient[TARGETS];
@@ -135,13 +136,19 @@ fb3_status fb3_trial_step(fb3_trial *trial, double *seconds)
     FB3_TRY(fb3_optimizer_zero_grad(trial->optimizer));
     FB3_TRY(fb3_deberta_load(model, batch));
     FB3_TRY(fb3_deberta_forward(model, &rates, fb3_rng_key_make(1, 0), step));
-    FB3_TRY(fb3_deberta_loss(model, config->loss_type, (float)config->smooth_l1_beta, sums));
+    FB3_TRY(fb3_deberta_loss_begin(model));
+    FB3_TRY(fb3_deberta_loss_add(model, config->loss_type, (float)config->smooth_l1_beta));
+    if (config->loss_type == FB3_LOSS_MCRMSE) {
+        FB3_TRY(fb3_deberta_loss_fetch(model, sums));
+        FB3_TRY(be->ops->sync(be));
+    }
     fb3_loss_coefficients(config->loss_type, sums, (int64_t)batch->B * trial->session->size, TARGETS, coefficient);
     FB3_TRY(fb3_deberta_backward(model, config->loss_type, (float)config->smooth_l1_beta, coefficient, &hooks));
     FB3_TRY(trial->reducer->ops->wait(trial->reducer, trial->steps));
-    FB3_TRY(fb3_optimizer_grad_norm(trial->optimizer, &norm));
     FB3_TRY(fb3_optimizer_step(trial->optimizer, config->learning_rate, trial->steps));
-    FB3_TRY(trial->session->backend->ops->sync(trial->session->backend));
+    FB3_TRY(fb3_deberta_loss_fetch(model, sums));
+    FB3_TRY(be->ops->sync(be));
+    FB3_TRY(fb3_optimizer_outcome(trial->optimizer, &norm));
     *seconds = fb3_seconds() - started;
     return FB3_OK;
 }

@@ -23,8 +23,9 @@ TARGETS = ["cohesion", "syntax", "vocabulary", "phraseology", "grammar", "conven
 # Sanitizers make the program slow, and valgrind cannot run it.
 SANITIZED = os.environ.get("FB3_TEST_SANITIZED") == "1"
 
-# Float arithmetic unless a test asks for bf16: what they expect must not depend on the processor.
-ARITHMETIC = {"FB3_BF16": "false"}
+# Float arithmetic on the processor unless a test asks for something else: what they expect must not depend on the
+# machine.
+ARITHMETIC = {"FB3_BF16": "false", "FB3_DEVICE": "cpu"}
 
 # A tiny model on a part of the sample: seconds, not minutes.
 TINY = {
@@ -65,10 +66,16 @@ def run(*words, ranks=None, code=0, cwd=None, env=None, timeout=120, **options):
     return done
 
 
-def start(*words, ranks=None, cwd=None, **options):
-    return subprocess.Popen(command(list(words) + arguments(options), ranks), cwd=cwd, env=environment(),
+def start(*words, ranks=None, cwd=None, env=None, **options):
+    return subprocess.Popen(command(list(words) + arguments(options), ranks), cwd=cwd, env=env or environment(),
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
                             start_new_session=True)
+
+
+def cuda_devices():
+    """The lines of doctor about devices: [] where CUDA cannot be used."""
+    done = subprocess.run([PROGRAM, "doctor"], env=environment(), capture_output=True, text=True, timeout=60)
+    return [line for line in done.stdout.splitlines() if " cuda:" in line]
 
 
 def pids_of(out):

@@ -26,7 +26,7 @@ static void knows_the_ranks(void **state)
     char device[32];
     snprintf(device, sizeof device, "device of %d", rank);
     assert_int_equal(fb3_comm_bind(comm, false), FB3_OK);
-    assert_int_equal(fb3_comm_gather_info(comm, device, info), FB3_OK);
+    assert_int_equal(fb3_comm_gather_info(comm, device, "", info), FB3_OK);
     for (int r = 0; r < size; r++) {
         assert_int_equal(info[r].rank, r);
         assert_int_equal(info[r].node, 0); /* the test runs on one machine */

@@ -73,13 +73,25 @@ fb3_checkpoint_state state_of_step(int64_t step)
 
 fb3_status write_step(trained_model *model, const char *path, const char *previous, int64_t step, bool with_optimizer)
 {
+    return write_step_giving_way(model, path, previous, step, with_optimizer, NULL);
+}
+
+fb3_status write_step_giving_way(trained_model *model, const char *path, const char *previous, int64_t step,
+                                 bool with_optimizer, fb3_worker *give_way_to)
+{
     fb3_checkpoint_state state = state_of_step(step);
     fill_golden(model->table, &model->weights, (float)step);
     fill_arena(model->table, model->m, (float)step + M_SHIFT);
     fill_arena(model->table, model->v, (float)step + V_SHIFT);
-    return fb3_checkpoint_write(path, previous, model->table, &model->weights, with_optimizer ? model->m : NULL,
-                                with_optimizer ? model->v : NULL, checkpoint_active_ids, checkpoint_spm,
-                                checkpoint_spm_bytes, &state);
+    const fb3_checkpoint_content content = {.table = model->table,
+                                            .weights = model->weights,
+                                            .m = with_optimizer ? model->m : NULL,
+                                            .v = with_optimizer ? model->v : NULL,
+                                            .active_ids = checkpoint_active_ids,
+                                            .spm = checkpoint_spm,
+                                            .spm_bytes = checkpoint_spm_bytes,
+                                            .state = &state};
+    return fb3_checkpoint_write(path, previous, &content, give_way_to);
 }
 
 static void assert_state(const fb3_checkpoint_state *got, const fb3_checkpoint_state *wanted)

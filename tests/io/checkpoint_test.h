@@ -23,6 +23,9 @@ void free_trained(trained_model *model);
 
 /* Writes the checkpoint of `step`: weights, moments and state are functions of it. */
 fb3_status write_step(trained_model *model, const char *path, const char *previous, int64_t step, bool with_optimizer);
+/* The same as a job of that worker. */
+fb3_status write_step_giving_way(trained_model *model, const char *path, const char *previous, int64_t step,
+                                 bool with_optimizer, fb3_worker *give_way_to);
 /* Whether all that can be read from the checkpoint is what write_step wrote for its step. A failure to read is returned
  * as it is; content that differs fails the test. */
 fb3_status read_step(trained_model *model, const fb3_checkpoint *checkpoint);

@@ -52,8 +52,12 @@ static void no_metric_yet(void **state)
     (void)state;
     fb3_checkpoint *checkpoint;
     fb3_checkpoint_state none = {.step = 0, .fold = -1, .best_metric = NAN, .best_step = -1, .max_length = 3};
-    assert_ok(fb3_checkpoint_write(scratch_path("none.h5"), NULL, model.table, &model.weights, NULL, NULL,
-                                   checkpoint_active_ids, checkpoint_spm, checkpoint_spm_bytes, &none));
+    fb3_checkpoint_content content = {.table = model.table,
+                                      .weights = model.weights,
+                                      .spm = checkpoint_spm,
+                                      .spm_bytes = checkpoint_spm_bytes,
+                                      .state = &none};
+    assert_ok(fb3_checkpoint_write(scratch_path("none.h5"), NULL, &content, NULL));
     assert_ok(fb3_checkpoint_open(&checkpoint, scratch_path("none.h5")));
     const fb3_checkpoint_state *got = fb3_checkpoint_state_of(checkpoint);
     assert_true(isnan(got->best_metric));
@@ -271,6 +275,97 @@ static void failed_writes_leave_the_old_one(void **state)
     assert_step(scratch_path("taken.h5"), 1);
 }
 
+/* --- beside other jobs -------------------------------------------------------------------------------------------- */
+
+typedef struct writing {
+    fb3_worker *worker;
+    const char *path, *previous;
+} writing;
+
+static fb3_status write_as_job(void *context)
+{
+    const writing *w = context;
+    return write_step_giving_way(&model, w->path, w->previous, 7, true, w->worker);
+}
+
+/* What reading a batch is to a checkpoint: HDF5, of another file, on the same thread. */
+typedef struct reading {
+    const char *path;
+    fb3_weights weights;
+} reading;
+
+static fb3_status read_as_job(void *context)
+{
+    reading *r = context;
+    fb3_checkpoint *checkpoint;
+    FB3_TRY(fb3_checkpoint_open(&checkpoint, r->path));
+    fb3_status status = fb3_checkpoint_read_weights(checkpoint, model.table, &r->weights);
+    fb3_checkpoint_close(checkpoint);
+    return status;
+}
+
+static void assert_same_bytes(const char *a_path, const char *b_path)
+{
+    size_t a_bytes, b_bytes;
+    unsigned char *a = read_whole(a_path, &a_bytes), *b = read_whole(b_path, &b_bytes);
+    assert_int_equal(a_bytes, b_bytes);
+    assert_memory_equal(a, b, a_bytes);
+    free(a), free(b);
+}
+
+/* Written while other jobs of the worker read: the same bytes, the same files, and the others did not have to wait. */
+static void giving_way_changes_nothing(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 5 };
+    fb3_worker *worker;
+    int meanwhile = 0;
+    char *alone = strdup(scratch_path("alone.h5")); /* scratch_path's buffers are shared */
+    char *beside = strdup(scratch_path("beside.h5")), *before = strdup(scratch_path("before.h5"));
+    writing w = {.path = beside, .previous = before};
+    reading r = {.path = alone};
+    assert_ok(fb3_weights_alloc(&r.weights, model.table));
+    assert_ok(write_step(&model, alone, NULL, 7, true));
+    assert_ok(fb3_worker_start(&worker, "io"));
+    w.worker = worker;
+    for (int round = 0; round < ROUNDS; round++) {
+        long written, read;
+        assert_ok(fb3_worker_submit(worker, write_as_job, &w, &written));
+        while (!fb3_worker_finished(worker, written)) {
+            assert_ok(fb3_worker_submit(worker, read_as_job, &r, &read));
+            assert_ok(fb3_worker_wait(worker, read));
+            meanwhile += !fb3_worker_finished(worker, written);
+        }
+        assert_ok(fb3_worker_wait(worker, written));
+        assert_same_bytes(alone, beside);
+        if (round > 0) assert_same_bytes(alone, before);
+    }
+    fb3_worker_stop(worker);
+    assert_true(meanwhile > ROUNDS);
+    assert_int_equal(count_files("beside.h5"), 2);
+    assert_int_equal(count_files("before.h5"), 2);
+    assert_golden(model.table, &r.weights, 7, true);
+    fb3_weights_free(&r.weights);
+    free(alone), free(beside), free(before);
+}
+
+static void failures_beside_other_jobs(void **state)
+{
+    (void)state;
+    fb3_worker *worker;
+    assert_ok(fb3_worker_start(&worker, "io"));
+    writing w = {.worker = worker, .path = scratch_path("absent/last.h5")};
+    assert_int_not_equal(fb3_worker_run(worker, write_as_job, &w), FB3_OK);
+    assert_non_null(strstr(fb3_error_text(), "absent/last.h5"));
+    /* written, and then its place is taken by a folder */
+    w.path = scratch_path("folder.h5");
+    assert_ok(fb3_folder_make(scratch_path("folder.h5/inside")));
+    assert_int_not_equal(fb3_worker_run(worker, write_as_job, &w), FB3_OK);
+    assert_non_null(strstr(fb3_error_text(), "cannot rename"));
+    assert_int_equal(count_files("folder.h5.tmp"), 0);
+    fb3_worker_stop(worker);
+}
+
 /* --- the newest of two -------------------------------------------------------------------------------------------- */
 
 static void assert_newest(int64_t step)
@@ -358,6 +453,8 @@ int main(void)
         cmocka_unit_test_teardown(rotation_without_hashes, clear_scratch),
         cmocka_unit_test_teardown(what_a_kill_leaves_is_cleared, clear_scratch),
         cmocka_unit_test_teardown(failed_writes_leave_the_old_one, clear_scratch),
+        cmocka_unit_test_teardown(giving_way_changes_nothing, clear_scratch),
+        cmocka_unit_test_teardown(failures_beside_other_jobs, clear_scratch),
         cmocka_unit_test_teardown(newest_complete_of_two, clear_scratch),
         cmocka_unit_test(printed),
     };

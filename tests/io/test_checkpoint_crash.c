@@ -41,27 +41,6 @@ static int free_model(void **state)
     return clear_scratch(state);
 }
 
-/* Rewrites `last` for ever; `*finished` is the last step whose write has returned. */
-static void write_until_killed(const char *last, const char *previous, volatile int64_t *finished)
-{
-    for (int64_t step = *finished + 1;; step++) {
-        if (write_step(&model, last, previous, step, true) != FB3_OK) _exit(1);
-        *finished = step;
-    }
-}
-
-static void kill_writer(const char *last, const char *previous, volatile int64_t *finished, useconds_t after)
-{
-    int result;
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) write_until_killed(last, previous, finished);
-    usleep(after);
-    assert_int_equal(kill(child, SIGKILL), 0);
-    assert_int_equal(waitpid(child, &result, 0), child);
-    assert_true(WIFSIGNALED(result));
-}
-
 static double now_us(void)
 {
     struct timespec now;
@@ -69,25 +48,77 @@ static double now_us(void)
     return 1e6 * (double)now.tv_sec + 1e-3 * (double)now.tv_nsec;
 }
 
-/* After each kill the newest complete checkpoint is whole, and no older than the last one that was finished. */
-static void killed_while_writing(void **state)
+/* Jobs that rewrite `last`, once and for ever; `*finished` is the last step whose write has returned. */
+typedef struct rewriting {
+    const char *last, *previous;
+    volatile int64_t *finished;
+    fb3_worker *worker; /* that is given way to */
+} rewriting;
+
+static fb3_status write_next(void *context)
 {
-    (void)state;
+    const rewriting *r = context;
+    int64_t step = *r->finished + 1;
+    FB3_TRY(write_step_giving_way(&model, r->last, r->previous, step, true, r->worker));
+    *r->finished = step;
+    return FB3_OK;
+}
+
+static fb3_status rewrite(void *context)
+{
+    for (;;) FB3_TRY(write_next(context));
+}
+
+/* How long a write takes, in microseconds. */
+static double measure_write(rewriting *r, bool giving_way)
+{
+    double start = now_us();
+    if (giving_way) assert_ok(fb3_worker_start(&r->worker, "io"));
+    assert_ok(giving_way ? fb3_worker_run(r->worker, write_next, r) : write_next(r));
+    fb3_worker_stop(r->worker);
+    r->worker = NULL;
+    return now_us() - start;
+}
+
+static void write_until_killed(rewriting *r, bool giving_way)
+{
+    if (giving_way && fb3_worker_start(&r->worker, "io") != FB3_OK) _exit(1);
+    if (giving_way)
+        (void)fb3_worker_run(r->worker, rewrite, r);
+    else
+        (void)rewrite(r);
+    _exit(1);
+}
+
+static void kill_writer(rewriting *r, bool giving_way, useconds_t after)
+{
+    int result;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) write_until_killed(r, giving_way);
+    usleep(after);
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, &result, 0), child);
+    assert_true(WIFSIGNALED(result));
+}
+
+/* After each kill the newest complete checkpoint is whole, and no older than the last one that was finished. */
+static void kill_again_and_again(bool giving_way)
+{
     uint64_t random = 7;
     /* the writer is another process, whose scratch folder would be another */
     const char *last = scratch_path("last.h5"), *previous = scratch_path("previous.h5");
     volatile int64_t *finished =
         mmap(NULL, sizeof *finished, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(finished != MAP_FAILED);
-    double start = now_us();
-    assert_ok(write_step(&model, last, previous, 1, true));
-    uint64_t within = (uint64_t)(KILL_WITHIN_WRITES * (now_us() - start)) + 1;
-    *finished = 1;
+    rewriting r = {.last = last, .previous = previous, .finished = finished};
+    *finished = 0;
+    uint64_t within = (uint64_t)(KILL_WITHIN_WRITES * measure_write(&r, giving_way)) + 1;
     int kills = 0, wanted = from_environment("FB3_KILLS", KILLS);
     /* on a busy machine few writes fit between kills: then there are more of them */
     for (; kills < wanted || *finished < LEAST_WRITTEN; kills++) {
         fb3_checkpoint *checkpoint;
-        kill_writer(last, previous, finished, (useconds_t)(next_random(&random) % within));
+        kill_writer(&r, giving_way, (useconds_t)(next_random(&random) % within));
         assert_ok(fb3_checkpoint_open_newest(&checkpoint, last, previous));
         assert_non_null(checkpoint);
         int64_t step = fb3_checkpoint_state_of(checkpoint)->step;
@@ -98,6 +129,19 @@ static void killed_while_writing(void **state)
     }
     print_message("%lld checkpoints written under %d kills\n", (long long)*finished, kills);
     munmap((void *)finished, sizeof *finished);
+}
+
+static void killed_while_writing(void **state)
+{
+    (void)state;
+    kill_again_and_again(false);
+}
+
+/* The hash, the flush and the renames are another thread's then. */
+static void killed_while_giving_way(void **state)
+{
+    (void)state;
+    kill_again_and_again(true);
 }
 
 /* Opens and reads everything; what can be read is right, or the test fails. */
@@ -176,6 +220,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(killed_while_writing, clear_scratch),
+        cmocka_unit_test_teardown(killed_while_giving_way, clear_scratch),
         cmocka_unit_test_teardown(flipped_bits_are_seen_by_the_hash, clear_scratch),
         cmocka_unit_test_teardown(flipped_bits_without_a_hash, clear_scratch),
         cmocka_unit_test_teardown(truncated_without_a_hash, clear_scratch),

@@ -1,6 +1,7 @@
 /* Small random models for tests: see fixture.h. */
 #include "model/fixture.h"
 
+#include "backend/device.h"
 #include "model/naive_ops.h"
 
 #include <math.h>
@@ -15,9 +16,6 @@
 /* The same constants as in make_goldens.py. */
 enum { BUCKET_ELEMENTS = 256, ROUNDS = 2, SAMPLE_FIRST = 1000, SAMPLE_STRIDE = 7, SAMPLE_STEP = 100, SCORES = 9 };
 static const double matrix_variance = 1.0, vector_range = 0.1;
-
-const char *const fixture_backends[] = {"naive", "cpu"};
-const int fixture_backend_count = 2;
 
 void must(fb3_status status)
 {
@@ -84,6 +82,14 @@ void fixture_case_read(fixture_case *c, const json_t *json)
     c->key.k1 = (uint32_t)json_integer_value(json_array_get(json_object_get(json, "key"), 1));
     assert_true(c->sequences <= FIXTURE_MAX_SEQUENCES);
     for (int b = 0; b < c->sequences; b++) c->lengths[b] = (int)json_integer_value(json_array_get(lengths, (size_t)b));
+}
+
+bool fixture_is_large(const fixture_case *c)
+{
+    enum { LONG = 300 };
+    for (int b = 0; b < c->sequences; b++)
+        if (c->lengths[b] > LONG) return true;
+    return false;
 }
 
 uint32_t fixture_mix(uint32_t x)
@@ -219,14 +225,60 @@ void fixture_batch_free(fb3_batch *batch)
 
 fb3_backend *fixture_backend(const char *name)
 {
-    fb3_backend *be;
-    if (strcmp(name, "naive") != 0) {
-        must(fb3_backend_open(&be, FB3_DEVICE_CPU, strcmp(name, "bf16") == 0 ? FB3_BF16 : FB3_F32));
-        return be;
-    }
-    be = array(1, sizeof *be);
+    static const struct {
+        const char *name;
+        fb3_device device;
+        fb3_dtype act;
+        fb3_attention_impl attention_impl;
+    } known[] = {
+        {"cpu", FB3_DEVICE_CPU, FB3_F32, FB3_ATTENTION_AUTO},
+        {"cpu_bf16", FB3_DEVICE_CPU, FB3_BF16, FB3_ATTENTION_AUTO},
+        {"cuda", FB3_DEVICE_CUDA, FB3_F32, FB3_ATTENTION_AUTO},
+        {"cuda_bf16", FB3_DEVICE_CUDA, FB3_BF16, FB3_ATTENTION_AUTO},
+        {"cuda_bf16_fused", FB3_DEVICE_CUDA, FB3_BF16, FB3_ATTENTION_FUSED},
+        {"cuda_bf16_reference", FB3_DEVICE_CUDA, FB3_BF16, FB3_ATTENTION_REFERENCE},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(known[i].name, name) == 0)
+            return device_open(known[i].device, known[i].act, known[i].attention_impl);
+    if (strcmp(name, "naive") != 0) fail_msg("no backend '%s'", name);
+    fb3_backend *be = array(1, sizeof *be);
     fb3_naive_backend(be);
     return be;
+}
+
+const char *const *fixture_backends(void)
+{
+    static const char *const host[] = {"naive", "cpu", NULL}, *const cuda[] = {"cuda", NULL};
+    return device_is_cuda() ? cuda : host;
+}
+
+const char *const *fixture_bf16_backends(void)
+{
+    static const char *const cuda[] = {"cuda_bf16", "cuda_bf16_reference", NULL};
+    static const char *const cpu[] = {"cpu_bf16", NULL}, *const none[] = {NULL};
+    if (device_is_cuda()) return cuda;
+    return fb3_backend_cpu_has(FB3_BF16) ? cpu : none;
+}
+
+static void on_each(const char *const *names, fixture_test test)
+{
+    for (; *names; names++) {
+        fb3_backend *be = fixture_backend(*names);
+        test(be);
+        fixture_backend_close(be);
+    }
+}
+
+void fixture_on_each_backend(fixture_test test)
+{
+    on_each(fixture_backends(), test);
+}
+
+void fixture_on_each_type(fixture_test test)
+{
+    on_each(fixture_backends(), test);
+    on_each(fixture_bf16_backends(), test);
 }
 
 void fixture_backend_close(fb3_backend *be)
@@ -289,6 +341,16 @@ float *fixture_download(const fixture_replica *r, const float *arena)
     float *host = array((size_t)r->table->size, sizeof *host);
     must(r->be->ops->download(r->be, host, arena, (size_t)r->table->size * sizeof *host));
     return host;
+}
+
+void fixture_loss(const fixture_replica *r, fb3_loss_kind kind, float beta, double *sums_host)
+{
+    double sums[FB3_LOSS_SUMS(FB3_MAX_TARGETS)];
+    must(fb3_deberta_loss_begin(r->model));
+    must(fb3_deberta_loss_add(r->model, kind, beta));
+    must(fb3_deberta_loss_fetch(r->model, sums));
+    must(r->be->ops->sync(r->be));
+    for (int i = 0; i < FB3_LOSS_SUMS(r->table->targets); i++) sums_host[i] += sums[i];
 }
 
 float *fixture_gradients(const fixture_replica *r)

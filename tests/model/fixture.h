@@ -28,6 +28,8 @@ typedef struct fixture_case {
 } fixture_case;
 
 void fixture_case_read(fixture_case *c, const json_t *json);
+/* One of those that FB3_TEST_SIZES=small leaves out. */
+bool fixture_is_large(const fixture_case *c);
 
 uint32_t fixture_mix(uint32_t x);
 uint32_t fixture_name_hash(const char *name);
@@ -40,11 +42,19 @@ void fixture_weights(float *arena, const fb3_param_table *table, const uint32_t 
 fb3_batch *fixture_batch(const fixture_case *c, int step, int first, int count);
 void fixture_batch_free(fb3_batch *batch);
 
-/* A backend by name, "naive" or "cpu", or "bf16" where the processor has it; the first two are what a test runs on. */
+/* A backend by name: "naive" (naive_ops.c), "cpu", "cpu_bf16" where the processor has it; "cuda", "cuda_bf16",
+ * "cuda_bf16_fused" with our own attention kernels or nothing, "cuda_bf16_reference". */
 fb3_backend *fixture_backend(const char *name);
 void fixture_backend_close(fb3_backend *backend);
-extern const char *const fixture_backends[];
-extern const int fixture_backend_count;
+
+/* The names of what a test runs on, up to NULL: "naive" and "cpu", or by FB3_TEST_DEVICE=cuda "cuda"
+ * (tests/backend/device.h). Then those in bf16; none on a processor that has it not. */
+const char *const *fixture_backends(void);
+const char *const *fixture_bf16_backends(void);
+typedef void (*fixture_test)(fb3_backend *be);
+void fixture_on_each_backend(fixture_test test);
+/* For what must hold to the bit in bf16 too. */
+void fixture_on_each_type(fixture_test test);
 
 /* A replica with zero gradients and moments. */
 typedef struct fixture_replica {
@@ -56,6 +66,8 @@ typedef struct fixture_replica {
 
 fixture_replica fixture_replica_make(fb3_backend *be, const fixture_case *c, fb3_model_mode mode);
 void fixture_replica_free(fixture_replica *r);
+/* sums_host[1 + Y] += the loss sums of the loaded batch. */
+void fixture_loss(const fixture_replica *r, fb3_loss_kind kind, float beta, double *sums_host);
 /* The gradient arena on the host; the caller frees. */
 float *fixture_gradients(const fixture_replica *r);
 float *fixture_download(const fixture_replica *r, const float *arena);

@@ -54,7 +54,7 @@ static void dump(void **state)
     fb3_batch *batch = fixture_batch(&c, 0, 0, c.sequences);
     must(fb3_deberta_load(r.model, batch));
     must(fb3_deberta_forward(r.model, &c.rates, c.key, c.step));
-    must(fb3_deberta_loss(r.model, c.loss, c.beta, sums));
+    fixture_loss(&r, c.loss, c.beta, sums);
     fb3_loss_coefficients(c.loss, sums, c.sequences, c.targets, coefficient);
     must(fb3_deberta_backward(r.model, c.loss, c.beta, coefficient, NULL));
     write_results(&r, &c);
@@ -66,7 +66,7 @@ static void dump(void **state)
 int main(int argc, char **argv)
 {
     if (argc != 4) {
-        fprintf(stderr, "usage: model_dump naive|cpu CASE.json OUT\n");
+        fprintf(stderr, "usage: model_dump naive|cpu|cpu_bf16|cuda|cuda_bf16 CASE.json OUT\n");
         return 2;
     }
     backend_name = argv[1];

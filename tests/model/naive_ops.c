@@ -45,6 +45,26 @@ static fb3_status naive_sync(fb3_backend *be)
     return FB3_OK;
 }
 
+static size_t naive_scratch_bytes(const fb3_backend *be, const fb3_limits *limits)
+{
+    (void)be, (void)limits;
+    return 0;
+}
+
+static fb3_status naive_memory_left(fb3_backend *be, size_t *left, size_t *total)
+{
+    (void)be;
+    *left = *total = SIZE_MAX;
+    return FB3_OK;
+}
+
+static fb3_status naive_snapshot_ready(fb3_backend *be, bool *ready)
+{
+    (void)be;
+    *ready = true;
+    return FB3_OK;
+}
+
 static fb3_status naive_reserve(fb3_backend *be, const fb3_limits *limits)
 {
     (void)be, (void)limits;
@@ -201,13 +221,13 @@ static fb3_status naive_dropout_bwd_add(fb3_backend *be, float *dx, const void *
     return FB3_OK;
 }
 
-static fb3_status naive_linear_fwd(fb3_backend *be, void *y, const void *x, const void *w, const float *b, int T, int I,
+static fb3_status naive_linear_fwd(fb3_backend *be, void *y, const void *x, const void *w, const void *b, int T, int I,
                                    int O)
 {
     (void)be;
     for (int t = 0; t < T; t++)
         for (int o = 0; o < O; o++) {
-            double sum = b ? b[o] : 0;
+            double sum = b ? ((const float *)b)[o] : 0;
             for (int i = 0; i < I; i++) sum += (double)AT((const float *)x, I, t, i) * AT((const float *)w, I, o, i);
             AT((float *)y, O, t, o) = (float)sum;
         }
@@ -225,7 +245,7 @@ static double gelu_slope(double x)
 }
 
 static fb3_status naive_linear_gelu_fwd(fb3_backend *be, void *y, void *pre, const void *x, const void *w,
-                                        const float *b, int T, int I, int O)
+                                        const void *b, int T, int I, int O)
 {
     naive_linear_fwd(be, pre, x, w, b, T, I, O);
     for (int64_t i = 0; i < (int64_t)T * O; i++) ((float *)y)[i] = (float)gelu(((float *)pre)[i]);
@@ -262,8 +282,23 @@ static fb3_status naive_linear_bwd_weight(fb3_backend *be, float *dw, float *db,
     return FB3_OK;
 }
 
-static fb3_status naive_linear_gelu_bwd_input(fb3_backend *be, void *dpre, void *y, const void *dy, const void *w,
-                                              const void *pre, int T, int I, int O)
+static fb3_status naive_linear_bwd_input_float(fb3_backend *be, float *dx, const void *dy, const void *w, int T, int I,
+                                               int O)
+{
+    return naive_linear_bwd_input(be, dx, dy, w, T, I, O, true);
+}
+
+static void naive_column_sums(float *sum, const float *x, int T, int O)
+{
+    for (int o = 0; o < O; o++) {
+        double total = sum[o];
+        for (int t = 0; t < T; t++) total += (double)AT(x, O, t, o);
+        sum[o] = (float)total;
+    }
+}
+
+static fb3_status naive_linear_gelu_bwd_input(fb3_backend *be, void *dpre, void *y, float *dpre_sum, float *dy_sum,
+                                              const void *dy, const void *w, const void *pre, int T, int I, int O)
 {
     naive_linear_bwd_input(be, dpre, dy, w, T, I, O, false);
     for (int64_t i = 0; i < (int64_t)T * I; i++) {
@@ -271,6 +306,8 @@ static fb3_status naive_linear_gelu_bwd_input(fb3_backend *be, void *dpre, void 
         ((float *)y)[i] = (float)gelu(x);
         ((float *)dpre)[i] = (float)(((float *)dpre)[i] * gelu_slope(x));
     }
+    naive_column_sums(dpre_sum, dpre, T, I);
+    naive_column_sums(dy_sum, dy, T, O);
     return FB3_OK;
 }
 
@@ -612,8 +649,15 @@ static const fb3_ops naive_table = {
     .upload = naive_copy,
     .download = naive_copy,
     .zero = naive_zero,
+    .fetch = naive_copy,
     .sync = naive_sync,
     .reserve = naive_reserve,
+    .scratch_bytes = naive_scratch_bytes,
+    .memory_left = naive_memory_left,
+    .alloc_host = naive_alloc,
+    .free_host = naive_free,
+    .snapshot = naive_copy,
+    .snapshot_ready = naive_snapshot_ready,
     .cast_to_act = naive_cast_to_act,
     .count_nonfinite = naive_count_nonfinite,
     .library_product = naive_library_product,
@@ -628,6 +672,7 @@ static const fb3_ops naive_table = {
     .linear_gelu_fwd = naive_linear_gelu_fwd,
     .linear_bwd_input = naive_linear_bwd_input,
     .linear_bwd_weight = naive_linear_bwd_weight,
+    .linear_bwd_input_float = naive_linear_bwd_input_float,
     .linear_gelu_bwd_input = naive_linear_gelu_bwd_input,
     .attention_fwd = naive_attention_fwd,
     .attention_bwd = naive_attention_bwd,

@@ -73,10 +73,13 @@ bool fb3_backend_cpu_has(fb3_dtype act)
     return act == FB3_F32 || fb3_cpu_has_table(FB3_CPU_AVX512_BF16);
 }
 
-fb3_status fb3_backend_open_cpu(fb3_backend *be)
+fb3_status fb3_backend_open_cpu(fb3_backend *be, const fb3_backend_options *options)
 {
     FB3_REQUIRE(fb3_backend_cpu_has(be->act), FB3_INPUT,
                 "bf16: true needs a processor with AVX512-BF16, and this one has none; use bf16: auto or false");
+    FB3_REQUIRE(options->attention_impl != FB3_ATTENTION_REFERENCE, FB3_INPUT,
+                "attention_impl: reference is a path of CUDA; the CPU has one attention, use attention_impl: auto");
+    FB3_REQUIRE(!options->tf32, FB3_INPUT, "tf32: true is for products on CUDA; on the CPU use tf32: false");
     fb3_cpu_table table = FB3_CPU_TABLES - 1;
     while (table > FB3_CPU_BASELINE && !(fb3_cpu_has_table(table) && tables[table].act == be->act)) table--;
     return fb3_backend_open_cpu_table(be, table);

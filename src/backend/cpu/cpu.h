@@ -34,6 +34,8 @@ fb3_status fb3_upload_cpu(fb3_backend *be, void *dst, const void *src_host, size
 fb3_status fb3_download_cpu(fb3_backend *be, void *dst_host, const void *src, size_t bytes);
 fb3_status fb3_zero_cpu(fb3_backend *be, void *memory, size_t bytes);
 fb3_status fb3_sync_cpu(fb3_backend *be);
+fb3_status fb3_memory_left_cpu(fb3_backend *be, size_t *left, size_t *total);
+fb3_status fb3_snapshot_ready_cpu(fb3_backend *be, bool *ready);
 void fb3_close_cpu(fb3_backend *be);
 void fb3_describe_cpu(const fb3_backend *be, char *text, size_t bytes);
 

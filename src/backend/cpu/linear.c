@@ -19,8 +19,8 @@ static fb3_gemm to_act(void *y, fb3_gemm gemm)
 /* --- forward ------------------------------------------------------------------------------------------------------ */
 
 typedef struct linear_tile {
-    act *pre, *y;      // pre, y [T, O]; y NULL: no GELU
-    const float *bias; // [O] or NULL
+    act *pre, *y;    // pre, y [T, O]; y NULL: no GELU
+    const act *bias; // [O] or NULL
     int O;
 } linear_tile;
 
@@ -32,7 +32,7 @@ static void finish_forward(const void *context, float *product, int64_t ld, int 
         int64_t at = (int64_t)(row + t) * tile->O + col;
         for (int c = 0; c < cols; c += LANES) {
             vf x = vf_load(product + t * ld + c, cols - c);
-            if (tile->bias) x += vf_load(tile->bias + col + c, cols - c);
+            if (tile->bias) x += act_load(tile->bias + col + c, cols - c);
             x = act_round(x); /* what the backward pass will see */
             act_store(tile->pre + at + c, x, cols - c);
             if (!tile->y) continue;
@@ -43,7 +43,7 @@ static void finish_forward(const void *context, float *product, int64_t ld, int 
     }
 }
 
-static fb3_status forward(fb3_backend *be, void *y, void *pre, const void *x, const void *w, const float *b, int T,
+static fb3_status forward(fb3_backend *be, void *y, void *pre, const void *x, const void *w, const void *b, int T,
                           int I, int O)
 {
     linear_tile tile = {.pre = pre, .y = y, .bias = b, .O = O};
@@ -56,13 +56,13 @@ static fb3_status forward(fb3_backend *be, void *y, void *pre, const void *x, co
     return fb3_cpu_gemm(be, &gemm);
 }
 
-fb3_status CPU(linear_fwd)(fb3_backend *be, void *y, const void *x, const void *w, const float *b, int T, int I, int O)
+fb3_status CPU(linear_fwd)(fb3_backend *be, void *y, const void *x, const void *w, const void *b, int T, int I, int O)
 {
     return forward(be, NULL, y, x, w, b, T, I, O);
 }
 
-fb3_status CPU(linear_gelu_fwd)(fb3_backend *be, void *y, void *pre, const void *x, const void *w, const float *b,
-                                int T, int I, int O)
+fb3_status CPU(linear_gelu_fwd)(fb3_backend *be, void *y, void *pre, const void *x, const void *w, const void *b, int T,
+                                int I, int O)
 {
     return forward(be, y, pre, x, w, b, T, I, O);
 }
@@ -107,35 +107,19 @@ fb3_status CPU(linear_bwd_input)(fb3_backend *be, void *dx, const void *dy, cons
     return fb3_cpu_gemm(be, &gemm);
 }
 
-typedef struct gelu_tile {
-    act *dpre, *y;  // dpre, y [T, I]
-    const act *pre; // pre [T, I]
-    int I;
-} gelu_tile;
-
-/* GELU'(x) = Phi(x) + x phi(x). */
-static void finish_gelu(const void *context, float *product, int64_t ld, int row, int rows, int col, int cols)
+fb3_status CPU(linear_bwd_input_float)(fb3_backend *be, float *dx, const void *dy, const void *w, int T, int I, int O)
 {
-    const gelu_tile *tile = context;
-    for (int t = 0; t < rows; t++) {
-        int64_t at = (int64_t)(row + t) * tile->I + col;
-        for (int c = 0; c < cols; c += LANES) {
-            vf d = vf_load(product + t * ld + c, cols - c), x = act_load(tile->pre + at + c, cols - c), cdf, density;
-            vf_normal(x, &cdf, &density);
-            act_store(tile->y + at + c, x * cdf, cols - c);
-            act_store(tile->dpre + at + c, d * vf_fma(x, density, cdf), cols - c);
-        }
-    }
-}
-
-fb3_status CPU(linear_gelu_bwd_input)(fb3_backend *be, void *dpre, void *y, const void *dy, const void *w,
-                                      const void *pre, int T, int I, int O)
-{
-    gelu_tile tile = {.dpre = dpre, .y = y, .pre = pre, .I = I};
-    fb3_gemm gemm = input_product(dpre, dy, w, T, I, O);
-    gemm.epilogue = finish_gelu;
-    gemm.context = &tile;
-    return fb3_cpu_gemm(be, &gemm);
+    return fb3_cpu_gemm(be, &(fb3_gemm){.type = ACT_TYPE,
+                                        .accumulate = true,
+                                        .M = T,
+                                        .N = I,
+                                        .K = O,
+                                        .a = dy,
+                                        .lda = O,
+                                        .b = w,
+                                        .ldb = I,
+                                        .c = dx,
+                                        .ldc = I});
 }
 
 /* db [O] += column sums of dy [T,O], by blocks of rows that are read in one stream, then block by block. */
@@ -164,6 +148,39 @@ static fb3_status bias_gradient(fb3_backend *be, float *db, const act *dy, int T
         }
     }
     return FB3_OK;
+}
+
+typedef struct gelu_tile {
+    act *dpre, *y;  // dpre, y [T, I]
+    const act *pre; // pre [T, I]
+    int I;
+} gelu_tile;
+
+/* GELU'(x) = Phi(x) + x phi(x). */
+static void finish_gelu(const void *context, float *product, int64_t ld, int row, int rows, int col, int cols)
+{
+    const gelu_tile *tile = context;
+    for (int t = 0; t < rows; t++) {
+        int64_t at = (int64_t)(row + t) * tile->I + col;
+        for (int c = 0; c < cols; c += LANES) {
+            vf d = vf_load(product + t * ld + c, cols - c), x = act_load(tile->pre + at + c, cols - c), cdf, density;
+            vf_normal(x, &cdf, &density);
+            act_store(tile->y + at + c, x * cdf, cols - c);
+            act_store(tile->dpre + at + c, d * vf_fma(x, density, cdf), cols - c);
+        }
+    }
+}
+
+fb3_status CPU(linear_gelu_bwd_input)(fb3_backend *be, void *dpre, void *y, float *dpre_sum, float *dy_sum,
+                                      const void *dy, const void *w, const void *pre, int T, int I, int O)
+{
+    gelu_tile tile = {.dpre = dpre, .y = y, .pre = pre, .I = I};
+    fb3_gemm gemm = input_product(dpre, dy, w, T, I, O);
+    gemm.epilogue = finish_gelu;
+    gemm.context = &tile;
+    FB3_TRY(fb3_cpu_gemm(be, &gemm));
+    FB3_TRY(bias_gradient(be, dpre_sum, dpre, T, I));
+    return bias_gradient(be, dy_sum, dy, T, O);
 }
 
 fb3_status CPU(linear_bwd_weight)(fb3_backend *be, float *dw, float *db, const void *dy, const void *x, int T, int I,

@@ -1,5 +1,6 @@
 /* Memory of the CPU backend: the host's own, on cache lines, and the workspace that operations share. */
 #include "cpu.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -57,6 +58,30 @@ fb3_status fb3_zero_cpu(fb3_backend *be, void *memory, size_t bytes)
 fb3_status fb3_sync_cpu(fb3_backend *be)
 {
     (void)be;
+    return FB3_OK;
+}
+
+fb3_status fb3_snapshot_ready_cpu(fb3_backend *be, bool *ready)
+{
+    (void)be;
+    *ready = true;
+    return FB3_OK;
+}
+
+/* What the kernel says could be given to a new program without swapping (MemAvailable of /proc/meminfo). */
+fb3_status fb3_memory_left_cpu(fb3_backend *be, size_t *left, size_t *total)
+{
+    (void)be;
+    char line[128];
+    size_t kib;
+    *left = *total = 0;
+    FILE *file = fopen("/proc/meminfo", "r");
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "MemTotal: %zu", &kib) == 1) *total = kib << 10;
+        if (sscanf(line, "MemAvailable: %zu", &kib) == 1) *left = kib << 10;
+    }
+    if (file) fclose(file);
+    FB3_REQUIRE(*left > 0 && *total > 0, FB3_FAILED, "/proc/meminfo does not say how much memory is left");
     return FB3_OK;
 }
 

@@ -14,6 +14,7 @@
 #define FB3_CPU_DECLARE(op) __typeof__(*((const fb3_ops *)0)->op) CPU(op)
 
 FB3_CPU_DECLARE(reserve);
+FB3_CPU_DECLARE(scratch_bytes);
 FB3_CPU_DECLARE(cast_to_act);
 FB3_CPU_DECLARE(count_nonfinite);
 FB3_CPU_DECLARE(embedding_fwd);
@@ -26,6 +27,7 @@ FB3_CPU_DECLARE(linear_fwd);
 FB3_CPU_DECLARE(linear_gelu_fwd);
 FB3_CPU_DECLARE(linear_bwd_input);
 FB3_CPU_DECLARE(linear_bwd_weight);
+FB3_CPU_DECLARE(linear_bwd_input_float);
 FB3_CPU_DECLARE(linear_gelu_bwd_input);
 FB3_CPU_DECLARE(attention_fwd);
 FB3_CPU_DECLARE(attention_bwd);

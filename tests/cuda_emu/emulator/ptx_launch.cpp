@@ -152,24 +152,33 @@ uint32_t *counts_of_thread(const Function &f)
     return const_cast<uint32_t *>(f.of_thread.data()) + (size_t)(current - fibers) * f.code.size();
 }
 
+/* Adds a thread's counts and sets them to 0. Takes most of the time of counting: vectorised. */
+__attribute__((optimize("O3"))) static void fold_thread(uint32_t *__restrict__ sum, uint32_t *__restrict__ most,
+                                                        uint32_t *__restrict__ of, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        sum[i] += of[i];
+        most[i] = most[i] > of[i] ? most[i] : of[i];
+        of[i] = 0;
+    }
+}
+
 /* A warp issues an instruction as often as the lane that runs it most often, between two barriers: lanes that part and
  * take turns inside of that make it more. */
 static void fold_counts(Function &f)
 {
     const size_t n = f.code.size(), threads = f.of_thread.size() / n;
-    std::vector<uint32_t> most(n);
+    std::vector<uint32_t> most(n), sum(n);
     for (size_t warp = 0; warp < threads; warp += 32) {
         std::fill(most.begin(), most.end(), 0);
-        for (size_t t = warp; t < threads && t < warp + 32; t++) {
-            const uint32_t *of = f.of_thread.data() + t * n;
-            for (size_t i = 0; i < n; i++) {
-                f.executed[i] += of[i];
-                most[i] = std::max(most[i], of[i]);
-            }
+        std::fill(sum.begin(), sum.end(), 0);
+        for (size_t t = warp; t < threads && t < warp + 32; t++)
+            fold_thread(sum.data(), most.data(), f.of_thread.data() + t * n, n);
+        for (size_t i = 0; i < n; i++) {
+            f.executed[i] += sum[i];
+            f.issued[i] += most[i];
         }
-        for (size_t i = 0; i < n; i++) f.issued[i] += most[i];
     }
-    std::fill(f.of_thread.begin(), f.of_thread.end(), 0);
 }
 
 /* Functions that are called are counted with the kernel, by the same threads. */

@@ -12,11 +12,13 @@
  *   unique_read unique_written     of these, different bytes per launch, summed over launches: what must cross the
  *                                  device's memory at least once, were the caches perfect
  *   shared_read shared_written     bytes; PTX mode and the check flavour
- *   instructions fp32 fp32_fma fp32_special   PTX mode; fp32: add, sub, mul, min, max, fma; special: div, sqrt, ex2,
- * ... warp_instructions      PTX mode: an instruction counts once for a warp, and again where its lanes run it again
- *   warp_narrow_loads warp_shared_loads warp_shared_stores
- *                          of these, of shared memory: loads of less than 4 bytes a lane, other loads (not ldmatrix),
- * and stores -1: the flavour cannot tell. */
+ *   instructions fp32 fp32_fma fp32_special   of threads; PTX mode; fp32: add, sub, mul, min, max, fma; special: div,
+ *                                  sqrt, ex2 and such
+ *   warp_instructions              PTX mode; once for a warp, and again where its lanes run it again
+ *   warp_narrow_loads warp_shared_loads warp_shared_stores    of these, those of shared memory: loads of less than 4
+ *                                  bytes a lane, other loads without ldmatrix, stores
+ *
+ * A count of -1: the flavour cannot tell. */
 #ifndef CUDAEMU_STATS_H
 #define CUDAEMU_STATS_H
 
