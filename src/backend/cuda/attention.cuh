@@ -28,7 +28,8 @@ enum {
     THREADS = 32 * WARPS,
     WARP_ROWS = 16,     /* TILE / WARPS */
     COLUMNS = TILE / 8, /* accumulators of 8 columns */
-    CHUNK = 128,        /* rows of the position table in shared memory */
+    CHUNK = 128,        /* rows of the position table in shared memory, */
+    CHUNK_SLACK = 16,   /* and zeros behind them: products take 16 rows at a time */
     WINDOW = 80,
     GATHER_LD = WINDOW + 8, /* floats; 8 more than a multiple of 16 spreads rows over the banks */
     REACH = TILE - 1,       /* the largest |r - c| */
@@ -84,11 +85,16 @@ static __device__ __forceinline__ int most(int a, int b)
 template <int D>
 static __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *from, int64_t ld, int rows, int valid)
 {
-    const int pieces = D / 8; /* of 16 bytes in a row */
-    for (int k = threadIdx.x; k < rows * pieces; k += THREADS) {
-        int row = k / pieces, column = k % pieces * 8;
+    const int pieces = D / 8,
+              stride = THREADS / pieces; /* pieces of 16 bytes in a row; rows between a thread's pieces */
+    const int row0 = (int)threadIdx.x / pieces, column = (int)threadIdx.x % pieces * 8;
+    const bf16 *source = from + row0 * ld + column;
+    bf16 *target = tile + row0 * (D + PADDING) + column;
+    for (int row = row0; row < rows; row += stride) {
         bool there = row < valid;
-        cp_async_16(tile + row * (D + PADDING) + column, from + (there ? row * ld + column : 0), there);
+        cp_async_16(target, there ? source : from, there);
+        source += stride * ld;
+        target += stride * (D + PADDING);
     }
 }
 
@@ -219,92 +225,145 @@ static __device__ __forceinline__ int widest_window(const int16_t *index)
     return widest;
 }
 
-/* gather [16 rows from row0, WINDOW] = rows of a [.., D] times rows x0 .. x0 + count - 1 of the table; `chunk` holds
- * the table's rows from chunk0 on. */
+/* The chunk holds rows chunk0 .. chunk_end - 1 of a table [R, D], `ld` apart, when it returns. */
+template <int D>
+static __device__ __forceinline__ void load_chunk(bf16 *chunk, const bf16 *table, int64_t ld, int chunk0, int chunk_end)
+{
+    const int rows = chunk_end - chunk0;
+    load_tile<D>(chunk, table + chunk0 * ld, ld, rows + CHUNK_SLACK, rows);
+    tiles_arrive();
+}
+
+/* gather [16 rows from row0, count] = rows of a [.., D] times `count` rows of the chunk from row chunk_row on; up to 15
+ * columns more are written. */
 template <int D>
 static __device__ __forceinline__ void multiply_window(float *gather, const bf16 *a, int row0, const bf16 *chunk,
-                                                       int chunk0, int x0, int count)
+                                                       int chunk_row, int count)
 {
     const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-    for (int n = 0; n < count; n += 16) {
+    float *to = gather + (row0 + g) * GATHER_LD + 2 * t;
+    for (int n = 0; n < count; n += 16, to += 16) {
         float acc[2][4];
         clear(acc);
-        /* the last 16 rows of the chunk serve what would lie behind it */
-        int shift = most(0, x0 + n + 16 - (chunk0 + CHUNK)), row = x0 + n - shift - chunk0;
 #pragma unroll
         for (int k = 0; k < D; k += 16) {
             uint32_t left[4], right[2][2];
             load_a<D>(left, a, row0, k);
-            load_b_of_rows<D>(right, chunk, row, k);
+            load_b_of_rows<D>(right, chunk, chunk_row + n, k);
             mma_m16n8k16(acc[0], left, right[0]);
             mma_m16n8k16(acc[1], left, right[1]);
         }
 #pragma unroll
         for (int half = 0; half < 2; half++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int column = n - shift + half * 8 + 2 * t + (e & 1);
-                if (column >= n) gather[(row0 + g + (e >> 1) * 8) * GATHER_LD + column] = acc[half][e];
-            }
+            for (int e = 0; e < 2; e++)
+                *reinterpret_cast<float2 *>(to + half * 8 + e * 8 * GATHER_LD) =
+                    make_float2(acc[half][2 * e], acc[half][2 * e + 1]);
+    }
+}
+
+/* The rows x of this thread's pairs, read once for each distance: (n, e) stands at x[n + 1 - e / 2][e % 2]. */
+template <int SIGN>
+static __device__ __forceinline__ void rows_of_pairs(int (&x)[COLUMNS + 1][2], const int16_t *index, int row0)
+{
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const int16_t *at = index + ORIGIN + SIGN * (row0 + g - 2 * t + 8);
+#pragma unroll
+    for (int m = 0; m < COLUMNS + 1; m++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) x[m][e] = at[-SIGN * (8 * m + e)];
+}
+
+/* acc(r, c) += gather[r][x - x0] for the pairs with x in x0 .. x0 + count - 1; ALL: for all pairs. */
+template <int SIGN, bool ALL>
+static __device__ __forceinline__ void gather_own(float (&acc)[COLUMNS][4], const float *gather, const int16_t *index,
+                                                  int row0, int x0, int count)
+{
+    const int lane = threadIdx.x & 31, g = lane >> 2;
+    const float *row = gather + (row0 + g) * GATHER_LD - x0;
+    int x[COLUMNS + 1][2];
+    rows_of_pairs<SIGN>(x, index, row0);
+#pragma unroll
+    for (int n = 0; n < COLUMNS; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int at = x[n + 1 - (e >> 1)][e & 1];
+            if (ALL || (at >= x0 && at < x0 + count)) acc[n][e] += row[(e >> 1) * 8 * GATHER_LD + at];
+        }
+}
+
+/* acc(r, c) += gather[c][x - from(c)], where the window of column c begins at its group's first row, but not before
+ * chunk0, and `skip` rows later. */
+template <int SIGN, bool ALL>
+static __device__ __forceinline__ void gather_other(float (&acc)[COLUMNS][4], const float *gather, const int16_t *index,
+                                                    int row0, int chunk0, int chunk_end, int skip)
+{
+    const int lane = threadIdx.x & 31, t = lane & 3;
+    int x[COLUMNS + 1][2];
+    rows_of_pairs<SIGN>(x, index, row0);
+#pragma unroll
+    for (int n = 0; n < COLUMNS; n++) {
+        int from, to;
+        window_of<-SIGN>(index, n * 8 / WARP_ROWS * WARP_ROWS, &from, &to);
+        if (!ALL) from = most(from, chunk0) + skip;
+        const int end = least(from + WINDOW, least(to + 1, chunk_end));
+        const float *column = gather + (n * 8 + 2 * t) * GATHER_LD - from;
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int at = x[n + 1 - (e >> 1)][e & 1];
+            if (ALL || (at >= from && at < end)) acc[n][e] += column[(e & 1) * GATHER_LD + at];
+        }
     }
 }
 
 /* Both position terms of a tile pair, added to the products acc of this warp's rows:
  *   acc(r, c) += own_r . own_pos[x] + other_c . other_pos[x]
- * chunk [CHUNK, D + PADDING] and gather [TILE, GATHER_LD] are shared scratch; all warps are done with the index, the
- * tiles and the scratch when it returns. own_pos and other_pos are global, [R, D], `ld` apart. */
+ * chunk [CHUNK + CHUNK_SLACK, D + PADDING] and gather [TILE, GATHER_LD] are shared scratch; all warps are done with the
+ * index, the tiles and the scratch when it returns. own_pos and other_pos are global, [R, D], `ld` apart. */
 template <int D, int SIGN>
 static __device__ __forceinline__ void add_position_terms(float (&acc)[COLUMNS][4], const bf16 *own, const bf16 *other,
                                                           bf16 *chunk, float *gather, const int16_t *index,
                                                           const bf16 *own_pos, const bf16 *other_pos, int64_t ld)
 {
-    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, row0 = warp * WARP_ROWS;
-    const int first = index[ORIGIN - REACH], last = index[ORIGIN + REACH],
-              steps = (widest_window(index) + WINDOW - 1) / WINDOW;
+    const int row0 = (threadIdx.x >> 5) * WARP_ROWS;
+    const int first = index[ORIGIN - REACH], last = index[ORIGIN + REACH], widest = widest_window(index);
     int own_first, own_last, other_first, other_last;
     window_of<SIGN>(index, row0, &own_first, &own_last);
     window_of<-SIGN>(index, row0, &other_first, &other_last);
 
+    if (last - first < CHUNK && widest <= WINDOW) { /* every published model: one chunk, one window */
+        load_chunk<D>(chunk, own_pos, ld, first, last + 1);
+        multiply_window<D>(gather, own, row0, chunk, own_first - first, own_last - own_first + 1);
+        __syncwarp();
+        gather_own<SIGN, true>(acc, gather, index, row0, own_first, 0);
+        __syncthreads(); /* the chunk has served */
+        load_chunk<D>(chunk, other_pos, ld, first, last + 1);
+        multiply_window<D>(gather, other, row0, chunk, other_first - first, other_last - other_first + 1);
+        __syncthreads();
+        gather_other<SIGN, true>(acc, gather, index, row0, 0, 0, 0);
+        __syncthreads();
+        return;
+    }
     for (int chunk0 = first; chunk0 <= last; chunk0 += CHUNK) {
         const int chunk_end = least(chunk0 + CHUNK, last + 1);
-        load_tile<D>(chunk, own_pos + chunk0 * ld, ld, CHUNK, chunk_end - chunk0);
-        tiles_arrive();
-        for (int step = 0; step < steps; step++) {
-            int x0 = most(own_first, chunk0) + step * WINDOW, end = least(own_last + 1, chunk_end);
-            if (x0 < end) {
-                multiply_window<D>(gather, own, row0, chunk, chunk0, x0, least(WINDOW, end - x0));
+        load_chunk<D>(chunk, own_pos, ld, chunk0, chunk_end);
+        for (int skip = 0; skip < widest; skip += WINDOW) {
+            const int x0 = most(own_first, chunk0) + skip, count = least(WINDOW, least(own_last + 1, chunk_end) - x0);
+            if (count > 0) {
+                multiply_window<D>(gather, own, row0, chunk, x0 - chunk0, count);
                 __syncwarp();
-                const int count = least(WINDOW, end - x0);
-#pragma unroll
-                for (int n = 0; n < COLUMNS; n++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        int r = row0 + g + (e >> 1) * 8,
-                            x = index[ORIGIN + SIGN * (r - (n * 8 + 2 * t + (e & 1)))] - x0;
-                        if (x >= 0 && x < count) acc[n][e] += gather[r * GATHER_LD + x];
-                    }
+                gather_own<SIGN, false>(acc, gather, index, row0, x0, count);
                 __syncwarp();
             }
         }
         __syncthreads(); /* the chunk has served */
-        load_tile<D>(chunk, other_pos + chunk0 * ld, ld, CHUNK, chunk_end - chunk0);
-        tiles_arrive();
-        for (int step = 0; step < steps; step++) {
-            int x0 = most(other_first, chunk0) + step * WINDOW, end = least(other_last + 1, chunk_end);
-            if (x0 < end) multiply_window<D>(gather, other, row0, chunk, chunk0, x0, least(WINDOW, end - x0));
+        load_chunk<D>(chunk, other_pos, ld, chunk0, chunk_end);
+        for (int skip = 0; skip < widest; skip += WINDOW) {
+            const int x0 = most(other_first, chunk0) + skip;
+            const int count = least(WINDOW, least(other_last + 1, chunk_end) - x0);
+            if (count > 0) multiply_window<D>(gather, other, row0, chunk, x0 - chunk0, count);
             __syncthreads();
-#pragma unroll
-            for (int n = 0; n < COLUMNS; n++) {
-                int from, to;
-                window_of<-SIGN>(index, n * 8 / WARP_ROWS * WARP_ROWS, &from, &to);
-                from = most(from, chunk0) + step * WINDOW;
-                const int count = least(WINDOW, least(to + 1, chunk_end) - from);
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    int c = n * 8 + 2 * t + (e & 1), x = index[ORIGIN + SIGN * (row0 + g + (e >> 1) * 8 - c)] - from;
-                    if (x >= 0 && x < count) acc[n][e] += gather[c * GATHER_LD + x];
-                }
-            }
+            gather_other<SIGN, false>(acc, gather, index, row0, chunk0, chunk_end, skip);
             __syncthreads();
         }
     }
@@ -349,8 +408,8 @@ static __device__ __forceinline__ void keep_of_columns(float (&keep)[4], const f
 /* Bytes of shared memory: `tiles` tiles of TILE rows, a chunk of the table, the gathered products, the index. */
 template <int D> static constexpr size_t attention_shared(int tiles)
 {
-    return (size_t)(tiles * TILE + CHUNK) * (D + PADDING) * sizeof(bf16) + TILE * GATHER_LD * sizeof(float) +
-           (2 * ORIGIN + 8) * sizeof(int16_t);
+    return (size_t)(tiles * TILE + CHUNK + CHUNK_SLACK) * (D + PADDING) * sizeof(bf16) +
+           TILE * GATHER_LD * sizeof(float) + (2 * ORIGIN + 8) * sizeof(int16_t);
 }
 
 /* Where they lie. */
@@ -366,7 +425,7 @@ template <int D, int TILES> static __device__ __forceinline__ attention_memory<D
 #pragma unroll
     for (int k = 0; k < TILES; k++) memory.tile[k] = at + k * TILE * (D + PADDING);
     memory.chunk = at + TILES * TILE * (D + PADDING);
-    memory.gather = reinterpret_cast<float *>(memory.chunk + CHUNK * (D + PADDING));
+    memory.gather = reinterpret_cast<float *>(memory.chunk + (CHUNK + CHUNK_SLACK) * (D + PADDING));
     memory.index = reinterpret_cast<int16_t *>(memory.gather + TILE * GATHER_LD);
     return memory;
 }

@@ -60,18 +60,24 @@ static __device__ __forceinline__ void write_along(bf16 *along, int64_t ld, cons
                                                    int row0, int rows, int columns, int R, bool begins, bool ends)
 {
     const int lane = threadIdx.x & 31;
+    const bool no_runs = index[2 * ORIGIN] - index[0] == 2 * ORIGIN; /* x moves by one with every distance */
     for (int r = row0; r < least(row0 + WARP_ROWS, rows); r++) {
         const int16_t *x_of = index + ORIGIN + SIGN * r; /* of column c at -SIGN c */
+        const float *from = ds + r * GATHER_LD;
         bf16 *to = along + r * ld;
-        for (int c = lane; c < columns; c += 32) {
-            const int x = x_of[-SIGN * c], before = c > 0 || !begins ? x_of[-SIGN * (c - 1)] : x + SIGN;
-            if (c > 0 && before == x) continue;
-            float sum = before == x ? __bfloat162float(to[x]) : 0.0f;
-            for (int k = c; k < columns && x_of[-SIGN * k] == x; k++) sum += ds[r * GATHER_LD + k];
-            to[x] = __float2bfloat16(sum);
-            for (int z = x + SIGN; z != before && before != x; z += SIGN) to[z] = __float2bfloat16(0.0f);
-        }
         const int first = x_of[0], last = x_of[-SIGN * (columns - 1)];
+        if (no_runs) {
+            for (int c = lane; c < columns; c += 32) to[first - SIGN * c] = __float2bfloat16(from[c]);
+        } else {
+            for (int c = lane; c < columns; c += 32) {
+                const int x = x_of[-SIGN * c], before = c > 0 || !begins ? x_of[-SIGN * (c - 1)] : x + SIGN;
+                if (c > 0 && before == x) continue;
+                float sum = before == x ? __bfloat162float(to[x]) : 0.0f;
+                for (int k = c; k < columns && x_of[-SIGN * k] == x; k++) sum += from[k];
+                to[x] = __float2bfloat16(sum);
+                for (int z = x + SIGN; z != before && before != x; z += SIGN) to[z] = __float2bfloat16(0.0f);
+            }
+        }
         if (begins) clear_rows(to, SIGN > 0 ? first + 1 : 0, SIGN > 0 ? R : first);
         if (ends) clear_rows(to, SIGN > 0 ? 0 : last + 1, SIGN > 0 ? last : R);
     }
