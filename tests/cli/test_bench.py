@@ -9,7 +9,7 @@ from program import *
 # Calls of a training step of a model with 2 layers, per operation: what the model is made of, no more.
 CALLS = {
     "embedding_fwd": 1, "embedding_bwd": 1, "layernorm_fwd": 1, "layernorm_bwd": 1,
-    "linear_bwd_input_float": 2, "linear_fwd": 8, "linear_gelu_fwd": 2, "linear_bwd_input": 8, "linear_gelu_bwd_input": 2,
+    "linear_bwd_input_float": 2, "linear_fwd": 8, "linear_gelu_fwd": 2, "linear_bwd_input": 6, "linear_gelu_bwd_input": 2,
     "linear_bwd_weight": 10, "attention_fwd": 2, "attention_bwd": 2, "add_layernorm_fwd": 4, "add_layernorm_bwd": 4,
     "mean_pool_fwd": 1, "mean_pool_bwd": 1, "head_fwd": 1, "head_bwd": 1, "loss_fwd": 1, "loss_bwd": 1,
     "sum_squares": 1, "adamw": 1,
