@@ -18,6 +18,7 @@
 #include "fb3/config.h"
 #include "fb3/rng.h"
 #include "fb3/status.h"
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,6 +54,16 @@ typedef struct fb3_dropout {
     fb3_rng_key key;
     uint32_t step, site;
 } fb3_dropout;
+
+/* Words below it are dropped, the rest is scaled; the same on every backend. For p > 0. */
+static inline uint32_t fb3_dropout_threshold(const fb3_dropout *drop)
+{
+    return (uint32_t)ceil((double)drop->p * 4294967296.0);
+}
+static inline float fb3_dropout_scale(const fb3_dropout *drop)
+{
+    return 1.0f / (1.0f - drop->p);
+}
 
 /* Disentangled attention: scores(i,j) = (q_i.k_j + q_i.Kpos[x] + k_j.Qpos[x]) * scale, x = bucket[i - j] (DESIGN 4). */
 typedef struct fb3_attention {

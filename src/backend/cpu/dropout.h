@@ -62,8 +62,8 @@ static inline void dropout_words(vu word[DROPOUT_WORDS], const fb3_dropout *drop
 /* keep[e] = 0 or 1/(1-p) for the n >= 1 elements first, first + 1, ... of a sample. */
 static inline void dropout_scales(float *keep, int n, const fb3_dropout *drop, uint32_t sample, uint64_t first)
 {
-    const uint32_t threshold = (uint32_t)ceil((double)drop->p * 4294967296.0);
-    const vf scale = vf_set(1.0f / (1.0f - drop->p));
+    const uint32_t threshold = fb3_dropout_threshold(drop);
+    const vf scale = vf_set(fb3_dropout_scale(drop));
     int skip = (int)(first % DROPOUT_WORDS);
     int done = -skip;
     do {

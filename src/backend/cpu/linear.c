@@ -88,16 +88,17 @@ static void finish_input(const void *context, float *product, int64_t ld, int ro
     }
 }
 
-static fb3_gemm input_product(void *dx, const void *dy, const void *w, int T, int I, int O)
+/* dy [T,O] w, without a destination */
+static fb3_gemm input_product(const void *dy, const void *w, int T, int I, int O)
 {
-    return to_act(dx, (fb3_gemm){.M = T, .N = I, .K = O, .a = dy, .lda = O, .b = w, .ldb = I});
+    return (fb3_gemm){.type = ACT_TYPE, .M = T, .N = I, .K = O, .a = dy, .lda = O, .b = w, .ldb = I};
 }
 
 fb3_status CPU(linear_bwd_input)(fb3_backend *be, void *dx, const void *dy, const void *w, int T, int I, int O,
                                  bool accumulate)
 {
     input_tile tile = {.dx = dx, .I = I, .accumulate = accumulate};
-    fb3_gemm gemm = input_product(dx, dy, w, T, I, O);
+    fb3_gemm gemm = to_act(dx, input_product(dy, w, T, I, O));
     if (gemm.c) {
         gemm.accumulate = accumulate;
     } else {
@@ -109,17 +110,11 @@ fb3_status CPU(linear_bwd_input)(fb3_backend *be, void *dx, const void *dy, cons
 
 fb3_status CPU(linear_bwd_input_float)(fb3_backend *be, float *dx, const void *dy, const void *w, int T, int I, int O)
 {
-    return fb3_cpu_gemm(be, &(fb3_gemm){.type = ACT_TYPE,
-                                        .accumulate = true,
-                                        .M = T,
-                                        .N = I,
-                                        .K = O,
-                                        .a = dy,
-                                        .lda = O,
-                                        .b = w,
-                                        .ldb = I,
-                                        .c = dx,
-                                        .ldc = I});
+    fb3_gemm gemm = input_product(dy, w, T, I, O);
+    gemm.accumulate = true;
+    gemm.c = dx;
+    gemm.ldc = I;
+    return fb3_cpu_gemm(be, &gemm);
 }
 
 /* db [O] += column sums of dy [T,O], by blocks of rows that are read in one stream, then block by block. */
@@ -175,7 +170,7 @@ fb3_status CPU(linear_gelu_bwd_input)(fb3_backend *be, void *dpre, void *y, floa
                                       const void *dy, const void *w, const void *pre, int T, int I, int O)
 {
     gelu_tile tile = {.dpre = dpre, .y = y, .pre = pre, .I = I};
-    fb3_gemm gemm = input_product(dpre, dy, w, T, I, O);
+    fb3_gemm gemm = to_act(dpre, input_product(dy, w, T, I, O));
     gemm.epilogue = finish_gelu;
     gemm.context = &tile;
     FB3_TRY(fb3_cpu_gemm(be, &gemm));

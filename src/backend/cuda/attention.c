@@ -3,13 +3,11 @@
  * not take. */
 #include "attention.h"
 
-#include <math.h>
-
 fb3_attention_mask fb3_attention_mask_of(const fb3_dropout *drop)
 {
     if (!drop || drop->p <= 0.0f) return (fb3_attention_mask){0};
-    return (fb3_attention_mask){.threshold = (uint32_t)ceil((double)drop->p * 4294967296.0),
-                                .scale = 1.0f / (1.0f - drop->p),
+    return (fb3_attention_mask){.threshold = fb3_dropout_threshold(drop),
+                                .scale = fb3_dropout_scale(drop),
                                 .key = drop->key,
                                 .step = drop->step,
                                 .site = drop->site};

@@ -19,8 +19,8 @@
 #include <kernel.h>
 
 #include "attention.h"
-
-typedef __nv_bfloat16 bf16;
+#include "attention_mask.cuh"
+#include "device.cuh"
 
 enum {
     TILE = 64,
@@ -162,14 +162,6 @@ static __device__ __forceinline__ void multiply_rows(float (&acc)[COLUMNS][4], c
     }
 }
 
-static __device__ __forceinline__ uint32_t pack(float low, float high)
-{
-    __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-    uint32_t bits;
-    memcpy(&bits, &both, sizeof bits);
-    return bits;
-}
-
 /* acc [16, D] += p [16, TILE], rounded to bf16, times b [TILE, D] */
 template <int D>
 static __device__ __forceinline__ void multiply_columns(float (&acc)[D / 8][4], const float (&p)[COLUMNS][4],
@@ -177,8 +169,8 @@ static __device__ __forceinline__ void multiply_columns(float (&acc)[D / 8][4], 
 {
 #pragma unroll
     for (int k = 0; k < TILE / 16; k++) {
-        uint32_t left[4] = {pack(p[2 * k][0], p[2 * k][1]), pack(p[2 * k][2], p[2 * k][3]),
-                            pack(p[2 * k + 1][0], p[2 * k + 1][1]), pack(p[2 * k + 1][2], p[2 * k + 1][3])};
+        uint32_t left[4] = {half_pair(p[2 * k][0], p[2 * k][1]), half_pair(p[2 * k][2], p[2 * k][3]),
+                            half_pair(p[2 * k + 1][0], p[2 * k + 1][1]), half_pair(p[2 * k + 1][2], p[2 * k + 1][3])};
 #pragma unroll
         for (int n = 0; n < D / 8; n += 2) {
             uint32_t right[2][2];
@@ -370,20 +362,6 @@ static __device__ __forceinline__ void add_position_terms(float (&acc)[COLUMNS][
 }
 
 /* --- dropout ------------------------------------------------------------------------------------------------------ */
-
-/* 0 or the mask's scale for the probability of query i and key j (fb3_dropout). */
-static __device__ __forceinline__ float keep_of(const fb3_attention_mask &mask, const attention_head &head, int i,
-                                                int j)
-{
-    uint32_t blocks = (uint32_t)(head.n + 3) / 4; /* of four keys in a row */
-    fb3_philox block = fb3_philox4x32(((uint32_t)head.h * (uint32_t)head.n + (uint32_t)i) * blocks + (uint32_t)j / 4,
-                                      mask.site, head.sample, mask.step, mask.key.k0, mask.key.k1);
-    uint32_t word = block.word[0];
-    if ((j & 3) == 1) word = block.word[1];
-    if ((j & 3) == 2) word = block.word[2];
-    if ((j & 3) == 3) word = block.word[3];
-    return word >= mask.threshold ? mask.scale : 0.0f;
-}
 
 /* keep[n][e] of this thread's places, where own rows are queries: i0 + r, j0 + c. A Philox block covers four keys,
  * which two neighbouring lanes share: one draws it for row g, the other for row g + 8. */

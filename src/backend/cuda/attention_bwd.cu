@@ -179,7 +179,8 @@ __global__ void __launch_bounds__(THREADS, 2) attention_bwd_kernel(attention_sha
                 const float lse = SIGN > 0 ? row[e >> 1].lse : column_lse[c];
                 const float delta = SIGN > 0 ? row[e >> 1].delta : column_delta[c];
                 if (DROPOUT && SIGN < 0)
-                    keep[e] = keep_of(shape.mask, head, other0 + c, own0 + row0 + g + (e >> 1) * 8);
+                    keep[e] = attention_keep(shape.mask, head.sample, head.n, head.h, other0 + c,
+                                             own0 + row0 + g + (e >> 1) * 8);
                 float probability = c < columns ? exp2f(p[n][e] * to_log2 - lse) : 0.0f;
                 ds[n][e] = probability * (ds[n][e] * keep[e] - delta) * shape.scale;
                 p[n][e] = probability * keep[e];

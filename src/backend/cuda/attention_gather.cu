@@ -3,6 +3,7 @@
 #include <kernel.h>
 
 #include "attention_gather.h"
+#include "attention_mask.cuh"
 
 enum { GATHER_WARPS = 4, GATHER_THREADS = 32 * GATHER_WARPS };
 
@@ -41,16 +42,7 @@ static __device__ __forceinline__ int x_of(const fb3_pairs &pairs, int i, int j)
 static __device__ __forceinline__ float pair_keep(const fb3_pairs &pairs, int h, int i, int j)
 {
     if (pairs.mask.threshold == 0) return 1.0f;
-    const uint32_t blocks = (uint32_t)(pairs.n + 3) / 4;
-    const fb3_philox block =
-        fb3_philox4x32(((uint32_t)h * (uint32_t)pairs.n + (uint32_t)i) * blocks + (uint32_t)j / 4, pairs.mask.site,
-                       *pairs.sample, pairs.mask.step, pairs.mask.key.k0, pairs.mask.key.k1);
-    const int word = j & 3;
-    const uint32_t drawn = word == 0   ? block.word[0]
-                           : word == 1 ? block.word[1]
-                           : word == 2 ? block.word[2]
-                                       : block.word[3];
-    return drawn >= pairs.mask.threshold ? pairs.mask.scale : 0.0f;
+    return attention_keep(pairs.mask, *pairs.sample, pairs.n, h, i, j);
 }
 
 static __device__ __forceinline__ float warp_max(float x)

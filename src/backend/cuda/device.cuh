@@ -218,8 +218,8 @@ static inline row_dropout row_dropout_make(const fb3_ragged *ragged, const fb3_d
     if (drop == NULL || !(drop->p > 0.0f)) return d;
     d.seq_start = ragged->seq_start, d.token_seq = ragged->token_seq, d.sample = ragged->sample;
     d.key = drop->key, d.step = drop->step, d.site = drop->site;
-    d.threshold = (uint32_t)ceil((double)drop->p * 4294967296.0);
-    d.scale = 1.0f / (1.0f - drop->p);
+    d.threshold = fb3_dropout_threshold(drop);
+    d.scale = fb3_dropout_scale(drop);
     return d;
 }
 

@@ -26,8 +26,9 @@ fb3_status fb3_linear_gelu_fwd_cuda(fb3_backend *be, void *y, void *pre, const v
     return fb3_gelu_fwd_cuda(be, y, pre, (int64_t)T * O);
 }
 
-fb3_status fb3_linear_bwd_input_cuda(fb3_backend *be, void *dx, const void *dy, const void *w, int T, int I, int O,
-                                     bool accumulate)
+/* dx [T,I] (+)= dy [T,O] w */
+static fb3_status input_gradient(fb3_backend *be, void *dx, fb3_dtype dx_type, const void *dy, const void *w, int T,
+                                 int I, int O, bool accumulate)
 {
     return fb3_product_cuda(be, &(fb3_product){.accumulate = accumulate,
                                                .M = T,
@@ -38,8 +39,20 @@ fb3_status fb3_linear_bwd_input_cuda(fb3_backend *be, void *dx, const void *dy, 
                                                .b = w,
                                                .ldb = I,
                                                .c = dx,
-                                               .c_type = be->act,
+                                               .c_type = dx_type,
                                                .ldc = I});
+}
+
+fb3_status fb3_linear_bwd_input_cuda(fb3_backend *be, void *dx, const void *dy, const void *w, int T, int I, int O,
+                                     bool accumulate)
+{
+    return input_gradient(be, dx, be->act, dy, w, T, I, O, accumulate);
+}
+
+fb3_status fb3_linear_bwd_input_float_cuda(fb3_backend *be, float *dx, const void *dy, const void *w, int T, int I,
+                                           int O)
+{
+    return input_gradient(be, dx, FB3_F32, dy, w, T, I, O, true);
 }
 
 fb3_status fb3_linear_bwd_weight_cuda(fb3_backend *be, float *dw, float *db, const void *dy, const void *x, int T,
@@ -57,22 +70,6 @@ fb3_status fb3_linear_bwd_weight_cuda(fb3_backend *be, float *dw, float *db, con
                                                .b = x,
                                                .ldb = I,
                                                .c = dw,
-                                               .c_type = FB3_F32,
-                                               .ldc = I});
-}
-
-fb3_status fb3_linear_bwd_input_float_cuda(fb3_backend *be, float *dx, const void *dy, const void *w, int T, int I,
-                                           int O)
-{
-    return fb3_product_cuda(be, &(fb3_product){.accumulate = true,
-                                               .M = T,
-                                               .N = I,
-                                               .K = O,
-                                               .a = dy,
-                                               .lda = O,
-                                               .b = w,
-                                               .ldb = I,
-                                               .c = dx,
                                                .c_type = FB3_F32,
                                                .ldc = I});
 }
