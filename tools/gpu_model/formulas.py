@@ -1,6 +1,8 @@
 """Device memory that a launch has to touch, read plus written, each byte once: by formula, so that real sizes cost no
 emulation. `gpu-model --verify` holds every formula against the emulator's own count of different bytes on a small shape."""
 
+import math
+
 BF16, F32 = 2, 4
 NORM_BLOCKS_GROUP = 16
 
@@ -18,8 +20,15 @@ def reach(launches):
     """R: rows of the position table in reach, from the first attention's products; None where they are other paths."""
     for launch in launches:
         if launch.kind == "product" and launch.op == "attention_bwd":
-            return launch.numbers[2]
+            return launch.numbers[1]
     return None
+
+
+def rows_reached(s):
+    """Rows of the position table that pairs of the longest sequence have (model_config.c); R is rounded up."""
+    n, mid, most = s["max_len"] - 1, s["P"] // 4, s["P"]
+    x = n if n <= mid else math.ceil(math.log(n / mid) / math.log((most - 1) / mid) * (mid - 1)) + mid
+    return 2 * x + 1
 
 
 def norm_partials(launch, C):
@@ -27,12 +36,17 @@ def norm_partials(launch, C):
     return (blocks + -(-blocks // NORM_BLOCKS_GROUP)) * 2 * C * F32
 
 
+def along_bytes(s):
+    """dc2p or dp2c, rows rounded up to 16 bytes."""
+    return s["H"] * s["T"] * -(-s["R"] // 8) * 8 * BF16
+
+
 def kernel_bytes(launch, s):
     T, B, C, H, P, U, Y, R = (s[k] for k in ("T", "B", "C", "H", "P", "U", "Y", "R"))
     act = T * C * BF16
-    along = H * T * R * BF16
+    along = along_bytes(s)
     gathered = min(U, s["A"]) * C * F32
-    table = s["bucket"] + R * 2 * C * BF16
+    table = s["bucket"] + rows_reached(s) * 2 * C * BF16
     name, place = launch.base, launch.name
     if name == "add_norm_forward_kernel":
         return 4 * act + 2 * C * F32 + 2 * T * F32

@@ -2,6 +2,7 @@
 
 A kernel's time is the largest of
   memory   its bytes over a share of the published bandwidth; no credit for what the L2 cache keeps between launches
+  L2       of the attention kernels, all tiles that blocks load and all that they store, over the L2 cache's bandwidth
   tensor   its mma.sync over the rate of that instruction on this architecture
   issue    its warp instructions over 4 schedulers a multiprocessor, each busy as the warps it holds allow
   shared   its shared memory wavefronts over one (128 bytes) a clock and multiprocessor
@@ -23,7 +24,8 @@ STRIDED_SHARE = 0.60  # A: of the same, for transposing copies, gathers and stri
 # which one warp could issue, were it alone: dependent arithmetic waits 4 to 5 clocks, shared memory and mma.sync about 30.
 READY = 0.28  # A
 ISSUE_MAX = 0.90  # A
-TILE_WAIT = 600  # A: clocks from cp.async to data in use, L2 hits, with the barrier's skew
+BARRIER_WAIT = 150  # A: clocks that a barrier costs a warp, by the skew of the others
+TILE_WAIT = 600  # A: clocks from cp.async to data in use, L2 hits; tiles are loaded that early, so it counts for the first only
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Gpu:
     multiprocessors: int  # P
     clock: float  # Hz; A: under a training load (boost: A100 1.41, H100 1.83 to 1.98, B200 1.85 to 1.97 GHz)
     bandwidth: float  # bytes/s, P
+    l2: float  # bytes/s, A: microbenchmarks find 4 to 5e12 on an A100, 5.5 to 7e12 on an H100; B200: by its clock and size
     peak: float  # flop/s, dense bf16, P
     mma_rate: float  # flop/s that mma.sync reaches at best
     product_share: float  # of the peak, for large products by the library
@@ -42,13 +45,13 @@ class Gpu:
 
 
 GPUS = [
-    Gpu("A100", "80", 108, 1.41e9, 2.039e12, 312e12, 0.90 * 312e12, 0.80, 164 << 10, 26e9,
+    Gpu("A100", "80", 108, 1.41e9, 2.039e12, 4.5e12, 312e12, 0.90 * 312e12, 0.80, 164 << 10, 26e9,
         "SXM 80 GB. mma.sync is its native instruction; 0.90 of the peak before issue and shared memory are counted"),
-    Gpu("H100", "90", 132, 1.755e9, 3.352e12, 989e12, 0.62 * 989e12, 0.75, 228 << 10, 54e9,
+    Gpu("H100", "90", 132, 1.755e9, 3.352e12, 5.5e12, 989e12, 0.62 * 989e12, 0.75, 228 << 10, 54e9,
         "SXM 80 GB. mma.sync: 0.62 of the peak, which is wgmma's, assumed: microbenchmarks say 0.60 to 0.65, and "
         "FlashAttention-2, an mma.sync program, gets 309 to 370 TFLOP/s at head size 128 in the FlashAttention-3 paper"),
-    Gpu("H200", "90", 132, 1.755e9, 4.8e12, 989e12, 0.62 * 989e12, 0.75, 228 << 10, 54e9, "as H100, with HBM3e"),
-    Gpu("B200", "100", 148, 1.85e9, 7.7e12, 2250e12, 148 * 1.85e9 * 0.62 * 4096, 0.72, 228 << 10, 54e9,
+    Gpu("H200", "90", 132, 1.755e9, 4.8e12, 5.5e12, 989e12, 0.62 * 989e12, 0.75, 228 << 10, 54e9, "as H100, with HBM3e"),
+    Gpu("B200", "100", 148, 1.85e9, 7.7e12, 8e12, 2250e12, 148 * 1.85e9 * 0.62 * 4096, 0.72, 228 << 10, 54e9,
         "mma.sync is the legacy path beside tcgen05: assumed as on Hopper per clock and multiprocessor, 0.31 of the peak. "
         "FlashAttention-2 on a B200 (Dao-AILab/flash-attention issue 1589): forward 308 to 381 TFLOP/s at head size 64, "
         "0.55 of this rate, as on an H100. cuBLAS: 1610 TFLOP/s at 8192^3, 1532 at 4096^3, 1006 at 2048^3 "

@@ -8,8 +8,9 @@ from . import eager, formulas, hardware
 from .hardware import BANDWIDTH_SHARE, STRIDED_SHARE
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-TILE, BLOCK_WARPS, ARRIVALS = 64, 4, 3  # of the attention kernels: rows of a tile, warps, waits for tiles a tile pair
-CONFLICTS = 2  # A: wavefronts of a load or store of scattered floats: rows of 88 floats, 8 rows and 4 columns a warp
+TILE, BLOCK_WARPS = 64, 4  # of the attention kernels: rows of a tile, warps
+BARRIERS = {"attention_fwd_kernel": 2, "attention_bwd_kernel": 4}  # a tile pair
+CONFLICTS = 2  # wavefronts of a load or store: 8 bytes a lane where rows meet all banks, else 4 bytes and two rows to a bank
 MMA_FLOPS = 2 * 16 * 8 * 16
 ATTENTION = ("attention_fwd_kernel", "attention_bwd_kernel")
 BY_ELEMENT = ("gelu_forward_kernel", "gelu_backward_kernel", "adamw_kernel")
@@ -64,12 +65,17 @@ class Model:
         c = {k: v * sizes["H"] for k, v in one.items()}
         instructions = c["warp_instructions"] * self.counts.ratios[gpu.arch].get(launch.name, 1.0)
         blocks = self.occupancy_of(launch)
-        alone = instructions / (tile_pairs(sizes) * sizes["H"] * BLOCK_WARPS) / hardware.READY
-        waits = ARRIVALS * hardware.TILE_WAIT / (alone + ARRIVALS * hardware.TILE_WAIT)
+        pairs = tile_pairs(sizes) * sizes["H"]
+        alone = instructions / (pairs * BLOCK_WARPS) / hardware.READY
+        first_tiles = hardware.TILE_WAIT * sum(tiles(n) for n in sizes["lengths"]) * sizes["H"] / pairs
+        lost = BARRIERS[launch.base] * hardware.BARRIER_WAIT + first_tiles
+        waits = lost / (alone + lost)
         share = hardware.issue_share(blocks * BLOCK_WARPS / 4, waits)
         wavefronts = (4 * c["ldmatrix"] + c["async_copies"] / 8 + c["warp_narrow_loads"] +
                       CONFLICTS * (c["warp_shared_loads"] + c["warp_shared_stores"]))
-        limits = {"tensor": c["mma"] * MMA_FLOPS / gpu.mma_rate,
+        along = formulas.along_bytes(sizes) if launch.base == "attention_bwd_kernel" else 0
+        limits = {"L2": (16 * c["async_copies"] + 2 * along) / gpu.l2,  # along: zeros, then sums
+                  "tensor": c["mma"] * MMA_FLOPS / gpu.mma_rate,
                   "issue": instructions / (4 * gpu.multiprocessors * gpu.clock * share),
                   "shared": wavefronts / (gpu.multiprocessors * gpu.clock)}
         stretch = hardware.schedule_stretch(block_costs(launch, sizes), gpu.multiprocessors * blocks)
@@ -138,7 +144,7 @@ class Model:
 def contiguous_sides(launch, sizes):
     """The sizes along which operands lie contiguous: widths of rows, which have to be multiples of 8 for wide loads."""
     N, _, K, batch, *_ = launch.numbers
-    if launch.op == "attention_bwd":  # along [T, R] and its transpose; the head's columns
+    if launch.op == "attention_bwd":  # the transpose of along [T, R]; the head's columns
         return [sizes["R"], N]
     return [N] if launch.op == "linear_bwd_weight" else [N, K]
 
@@ -182,7 +188,7 @@ def describe(launch):
             name = name.replace(place, text)
         return name
     if launch.op == "attention_bwd":
-        return "product along^T rows (dpos)" if launch.numbers[1] < launch.numbers[2] else "product along table (dq, dk)"
+        return "product along^T rows (dpos)"
     what = {"linear_fwd": "forward", "linear_gelu_fwd": "forward", "linear_bwd_input": "input gradient",
             "linear_gelu_bwd_input": "input gradient", "linear_bwd_weight": "weight gradient"}
     N, M, K = launch.numbers[:3]

@@ -248,10 +248,10 @@ def attention_part(models):
                 seconds, bound, d = model.kernel(launch)
                 rows.append([name, batch, "`%s`" % launch.name, "%.1f" % (d["mma_flops"] / 1e9), "%.1f" % (d["warp_instructions"] / 1e6),
                              d["blocks_per_multiprocessor"], percent(d["issue_share"]), us(d["tensor_s"]), us(d["issue_s"]),
-                             us(d["shared_s"]), us(d["memory_s"]), "%.2f" % d["stretch"], us(seconds), bound])
+                             us(d["shared_s"]), us(d["L2_s"]), us(d["memory_s"]), "%.2f" % d["stretch"], us(seconds), bound])
     return "\n".join(["## The attention kernels, one launch of each (%s)" % LABEL, "",
                       table(["GPU", "batch", "kernel", "mma.sync GFLOP", "million warp instructions", "blocks an SM", "issue slots used",
-                             "tensor us", "issue us", "shared us", "memory us", "waves", "us", "bound"], rows)])
+                             "tensor us", "issue us", "shared us", "L2 us", "memory us", "waves", "us", "bound"], rows)])
 
 
 def kernels_part(name, by_batch):

@@ -4,6 +4,7 @@ from . import formulas
 from .model import ATTENTION
 
 TOLERANCE, SLACK = 0.005, 256  # a share of the bytes, or bytes: counters and offsets that formulas leave out
+AGAIN = 0.05  # what a block of attention's backward pass reads of dc2p and dp2c again soon after it stored it: from the L2 cache
 SMALL = {"layers": 1, "heads": 2, "intermediate": 320, "vocab": 300, "sequences": 2, "max_length": 200}
 SCALED = ("mma ldmatrix async_copies block_barriers warp_operations shuffles instructions warp_instructions fp32 fp32_special "
           "shared_read shared_written warp_narrow_loads warp_shared_loads warp_shared_stores").split()
@@ -18,7 +19,9 @@ def check_bytes(step):
         counted = c["unique_read"] + c["unique_written"]
         formula = formulas.kernel_bytes(launch, sizes)
         key = (launch.name, launch.op, formula)
-        seen[key] = max(seen.get(key, (0, 0)), (abs(formula - counted), counted))
+        again = AGAIN if launch.base == "attention_bwd_kernel" else 0
+        off = max(formula - counted, counted - formula - again * counted)
+        seen[key] = max(seen.get(key, (0, 0)), (off, counted))
     for (name, op, formula), (off, counted) in sorted(seen.items()):
         wrong = off > max(TOLERANCE * counted, SLACK)
         failures += wrong

@@ -7,16 +7,15 @@
  * where dc2p(i,x) and dp2c(j,x) sum dS(i,j) over the pairs of that row (that column) with x(i-j) = x. P and dS are made
  * again from the log-sum-exp, tile pair by tile pair, twice: once for blocks of queries, which own dq and dc2p, and
  * once for blocks of keys, which own dk, dv and dp2c. So every sum has one owner and one order, and no atomics are
- * needed.
+ * needed. The second sum of dq and dk goes over offsets and not over x, inside the kernels.
  *
- * x is monotone in i - j, so along a row of dS the pairs with one x are a run, at most a few pairs long, and a row of
- * dc2p is written in one pass. dc2p [H, T, R] and dp2c take turns in one array; what is left are four products over all
- * rows of the batch, which the library does best. */
+ * x is monotone in i - j, so along a row of dS the pairs with one x are a run, and a row of dc2p is written in one pass
+ * (attention_along.cuh). dc2p [H, T, R] and dp2c take turns in one array; dKpos and dQpos are products over all rows of
+ * the batch, which the library does best. */
 #include <kernel.h>
 
 #include "attention.cuh"
-
-enum { OWN, OWN_VALUE, OTHER, OTHER_VALUE, BACKWARD_TILES };
+#include "attention_along.cuh"
 
 struct attention_gradient {
     const bf16 *dout, *out; // [T, C]
@@ -27,189 +26,202 @@ struct attention_gradient {
     int along_ld;
 };
 
-/* delta [T] of one head for TILE queries from i0 on, four lanes a row. */
+/* rows of this warp [16, D], bf16, `ld` apart, times a factor; `to` is the row of m = 0 of `rows` */
 template <int D>
-static __device__ __forceinline__ void make_delta(const attention_shape &shape, const attention_gradient &gradient,
-                                                  const attention_head &head, int i0)
-{
-    const int t = threadIdx.x & 3;
-    for (int r = threadIdx.x >> 2; r < TILE; r += THREADS / 4) {
-        float sum = 0.0f;
-        const int64_t at = (head.start + i0 + r) * (int64_t)shape.C + head.h * D;
-        if (i0 + r < head.n)
-            for (int d = t; d < D; d += 4)
-                sum += __bfloat162float(gradient.dout[at + d]) * __bfloat162float(gradient.out[at + d]);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        if (t == 0 && i0 + r < head.n) gradient.delta[head.h * (int64_t)shape.T + head.start + i0 + r] = sum;
-    }
-}
-
-/* to[first], to[first + 1], ... to[end - 1] = 0, by a warp. */
-static __device__ __forceinline__ void clear_rows(bf16 *to, int first, int end)
-{
-    for (int x = first + (int)(threadIdx.x & 31); x < end; x += 32) to[x] = __float2bfloat16(0.0f);
-}
-
-/* The share of a tile pair in this warp's rows of dc2p (dp2c): along points at the first row of the tile, ds [TILE,
- * GATHER_LD] holds dS, `columns` of them are pairs. A lane takes every 32nd column; where a run of equal x begins, it
- * sums the run and writes it, and zeros for rows of the table that were jumped over. `begins` and `ends`: the first and
- * the last tile of a row, before and behind which there are zeros; between two tiles a run goes on. */
-template <int SIGN>
-static __device__ __forceinline__ void write_along(bf16 *along, int64_t ld, const float *ds, const int16_t *index,
-                                                   int row0, int rows, int columns, int R, bool begins, bool ends)
-{
-    const int lane = threadIdx.x & 31;
-    const bool no_runs = index[2 * ORIGIN] - index[0] == 2 * ORIGIN; /* x moves by one with every distance */
-    for (int r = row0; r < least(row0 + WARP_ROWS, rows); r++) {
-        const int16_t *x_of = index + ORIGIN + SIGN * r; /* of column c at -SIGN c */
-        const float *from = ds + r * GATHER_LD;
-        bf16 *to = along + r * ld;
-        const int first = x_of[0], last = x_of[-SIGN * (columns - 1)];
-        if (no_runs) {
-            for (int c = lane; c < columns; c += 32) to[first - SIGN * c] = __float2bfloat16(from[c]);
-        } else {
-            for (int c = lane; c < columns; c += 32) {
-                const int x = x_of[-SIGN * c], before = c > 0 || !begins ? x_of[-SIGN * (c - 1)] : x + SIGN;
-                if (c > 0 && before == x) continue;
-                float sum = before == x ? __bfloat162float(to[x]) : 0.0f;
-                for (int k = c; k < columns && x_of[-SIGN * k] == x; k++) sum += from[k];
-                to[x] = __float2bfloat16(sum);
-                for (int z = x + SIGN; z != before && before != x; z += SIGN) to[z] = __float2bfloat16(0.0f);
-            }
-        }
-        if (begins) clear_rows(to, SIGN > 0 ? first + 1 : 0, SIGN > 0 ? R : first);
-        if (ends) clear_rows(to, SIGN > 0 ? 0 : last + 1, SIGN > 0 ? last : R);
-    }
-}
-
-/* rows of this warp [16, D], bf16, `ld` apart, from row row0 on */
-template <int D>
-static __device__ __forceinline__ void store_rows(bf16 *to, int64_t ld, const float (&acc)[D / 8][4], int row0,
+static __device__ __forceinline__ void store_rows(bf16 *to, int ld, const float (&acc)[D / 8][4], float factor,
                                                   int rows)
 {
     const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
 #pragma unroll
-    for (int r = 0; r < 2; r++)
+    for (int half = 0; half < 2; half++) {
+        const int m = g + half * 8;
+        if (m >= rows) continue;
 #pragma unroll
         for (int n = 0; n < D / 8; n++)
-            if (row0 + g + r * 8 < rows)
-                *reinterpret_cast<__nv_bfloat162 *>(to + (row0 + g + r * 8) * ld + n * 8 + 2 * t) =
-                    __floats2bfloat162_rn(acc[n][2 * r], acc[n][2 * r + 1]);
+            *reinterpret_cast<uint32_t *>(to + 2 * m * (int64_t)ld + n * 8 + 2 * t) =
+                half_pair(acc[n][2 * half] * factor, acc[n][2 * half + 1] * factor);
+    }
 }
 
-/* What a tile pair needs of its queries: log-sum-exp in powers of 2 (infinite behind the last one: P becomes 0), delta.
+/* Zeros in the rows [rows, ld] of along, whose x no pair may have; a barrier follows. */
+static __device__ __forceinline__ void clear_along(bf16 *along, int ld, int rows)
+{
+    for (int at = (int)threadIdx.x * 8; at < rows * ld; at += THREADS * 8)
+        *reinterpret_cast<uint4 *>(along + at) = make_uint4(0, 0, 0, 0);
+}
+
+/* What a tile pair needs of its queries: log-sum-exp in powers of 2 (infinite behind the last own one: P becomes 0),
+ * delta.
  */
 struct query_sums {
     float lse, delta;
 };
-static __device__ __forceinline__ query_sums sums_of(const attention_shape &shape, const attention_gradient &gradient,
-                                                     const attention_head &head, int i)
-{
-    const int64_t at = head.h * (int64_t)shape.T + head.start + i;
-    query_sums sums = {INFINITY, 0.0f};
-    if (i < head.n) {
-        sums.lse = gradient.lse[at] * LOG2_E;
-        sums.delta = gradient.delta[at];
-    }
-    return sums;
-}
 
 /* SIGN > 0: own rows are queries: dq, dc2p, delta. SIGN < 0: own rows are keys: dk, dv, dp2c. */
 template <int D, int SIGN, bool DROPOUT>
 __global__ void __launch_bounds__(THREADS, 2) attention_bwd_kernel(attention_shape shape, attention_gradient gradient)
 {
     FB3_DYNAMIC_SHARED(unsigned char, shared);
-    __shared__ float column_lse[TILE], column_delta[TILE];
-    const attention_memory<D, BACKWARD_TILES> memory = lay_out<D, BACKWARD_TILES>(shared);
+    __shared__ query_sums of_column[TILE];
+    __shared__ __align__(4) int16_t x_table[2][OFFSETS];
+    const attention_memory<D> memory(shared);
     const attention_head head = head_of(shape, blockIdx.z, blockIdx.y);
-    const int own0 = blockIdx.x * TILE, row0 = (threadIdx.x >> 5) * WARP_ROWS;
+    const int warp = warp_of_block(), own0 = blockIdx.x * TILE, row0 = own0 + own_row(warp);
     const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-    const int64_t ld = 3 * (int64_t)shape.C;
+    const int ld = 3 * shape.C, pos_ld = 2 * shape.C;
     if (own0 >= head.n) return;
 
-    const bf16 *q = shape.qkv + head.start * ld + head.h * D, *k = q + shape.C, *v = k + shape.C;
+    const bf16 *q = shape.qkv + (int64_t)head.start * ld + head.h * D, *k = q + shape.C, *v = k + shape.C;
     const bf16 *dout = gradient.dout + head.start * (int64_t)shape.C + head.h * D;
     const bf16 *q_pos = shape.pos + head.h * D, *k_pos = q_pos + shape.C;
     const bf16 *own = SIGN > 0 ? q : k, *other = SIGN > 0 ? k : q;
     const bf16 *own_value = SIGN > 0 ? dout : v, *other_value = SIGN > 0 ? v : dout;
-    const int64_t own_value_ld = SIGN > 0 ? shape.C : ld, other_value_ld = SIGN > 0 ? ld : shape.C;
-    bf16 *along = gradient.along + (head.h * (int64_t)shape.T + head.start + own0) * gradient.along_ld;
-    const float to_log2 = shape.scale * LOG2_E;
+    const bf16 *own_pos = SIGN > 0 ? k_pos : q_pos, *other_pos = SIGN > 0 ? q_pos : k_pos;
+    const int own_value_ld = SIGN > 0 ? shape.C : ld, other_value_ld = SIGN > 0 ? ld : shape.C;
+    const lane_rows<D> lanes_a = lane_rows<D>::of_a(), lanes_b = lane_rows<D>::of_b();
+    const lane_rows<D> lanes_own = lane_rows<D>::of_b(warp & 1);
+    const int64_t sums_at = head.h * (int64_t)shape.T + head.start; /* of lse, delta and along */
+    bf16 *along = gradient.along + (sums_at + row0) * gradient.along_ld;
+    const int rows = (head.n - row0 + 1) / 2; /* of this warp; may be more than 16, or none */
+    const float to_log2 = shape.scale * LOG2_E, log2_scale = log2f(shape.scale);
+    float *region = memory.regions + warp * REGION;
+    uint32_t *region_words = reinterpret_cast<uint32_t *>(region);
+
+    for (int half = 1; half >= 0; half--) {
+        const ring_rows<D, SIGN> x(shape, head, -half * TILE - own0);
+        load_ring<D, SIGN>(memory.own_pos, half, own_pos, pos_ld, x);
+        load_ring<D, SIGN>(memory.other_pos, half, other_pos, pos_ld, x);
+    }
+    load_tile<D>(memory.other, other, ld, 0, head.n);
+    load_tile<D>(memory.value, other_value, other_value_ld, 0, head.n);
+    cp_async_commit();
+    clear_along(gradient.along + (sums_at + own0) * gradient.along_ld, gradient.along_ld, least(TILE, head.n - own0));
 
     float down[D / 8][4], dvalue[D / 8][4]; /* of own rows: dq, or dk and dv */
-    query_sums row[2] = {};
+    uint32_t rows_own[D / 16][4], rows_value[D / 16][4];
+    query_sums of_row[2] = {{INFINITY, 0.0f}, {INFINITY, 0.0f}};
+    int reached = SIGN > 0 ? shape.R : -1;
     clear(down);
     clear(dvalue);
-    load_tile<D>(memory.tile[OWN], own + own0 * ld, ld, TILE, head.n - own0);
-    load_tile<D>(memory.tile[OWN_VALUE], own_value + own0 * own_value_ld, own_value_ld, TILE, head.n - own0);
+    load_own<D>(rows_own, own, ld, row0, head.n);
+    load_own<D>(rows_value, own_value, own_value_ld, row0, head.n);
     if (SIGN > 0) {
-        make_delta<D>(shape, gradient, head, own0);
-        __syncthreads();
-        row[0] = sums_of(shape, gradient, head, own0 + row0 + g);
-        row[1] = sums_of(shape, gradient, head, own0 + row0 + g + 8);
+        uint32_t rows_out[D / 16][4];
+        load_own<D>(rows_out, gradient.out + head.start * (int64_t)shape.C + head.h * D, shape.C, row0, head.n);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int i = row0 + 2 * (g + 8 * half);
+            float delta = 0.0f;
+#pragma unroll
+            for (int kk = 0; kk < D / 16; kk++)
+#pragma unroll
+                for (int right = 0; right < 2; right++) {
+                    const uint32_t a = rows_value[kk][half + 2 * right], b = rows_out[kk][half + 2 * right];
+                    delta += low_half(a) * low_half(b) + high_half(a) * high_half(b);
+                }
+            delta += __shfl_xor_sync(0xffffffffu, delta, 1);
+            delta += __shfl_xor_sync(0xffffffffu, delta, 2);
+            if (i >= head.n) continue;
+            if (t == 0) gradient.delta[sums_at + i] = delta;
+            of_row[half].lse = gradient.lse[sums_at + i] * LOG2_E - log2_scale;
+            of_row[half].delta = delta;
+        }
     }
 
-    for (int other0 = 0; other0 < head.n; other0 += TILE) {
-        const int columns = least(TILE, head.n - other0);
+    for (int other0 = 0, s = 0; other0 < head.n; other0 += TILE, s++) {
+        const int next0 = other0 + TILE;
         float p[COLUMNS][4], ds[COLUMNS][4];
-        clear(p);
-        clear(ds);
-        load_tile<D>(memory.tile[OTHER], other + other0 * ld, ld, TILE, columns);
-        load_tile<D>(memory.tile[OTHER_VALUE], other_value + other0 * other_value_ld, other_value_ld, TILE, columns);
-        fill_index(memory.index, shape, SIGN * (own0 - other0), head.n);
+        cp_async_wait<0>();
+        __syncthreads(); /* tiles and rings have come; what the last pair left in shared memory has served */
+        fill_offsets<SIGN>(x_table, shape, head, other0 - own0);
         if (SIGN < 0 && threadIdx.x < TILE) {
-            const query_sums sums = sums_of(shape, gradient, head, other0 + threadIdx.x);
-            column_lse[threadIdx.x] = sums.lse;
-            column_delta[threadIdx.x] = sums.delta;
-        }
-        tiles_arrive();
-        multiply_rows<D>(p, memory.tile[OWN], row0, memory.tile[OTHER]);
-        add_position_terms<D, SIGN>(p, memory.tile[OWN], memory.tile[OTHER], memory.chunk, memory.gather, memory.index,
-                                    SIGN > 0 ? k_pos : q_pos, SIGN > 0 ? q_pos : k_pos, 2 * (int64_t)shape.C);
-        multiply_rows<D>(ds, memory.tile[OWN_VALUE], row0, memory.tile[OTHER_VALUE]);
-
-#pragma unroll
-        for (int n = 0; n < COLUMNS; n++) {
-            float keep[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-            if (DROPOUT && SIGN > 0) keep_of_columns(keep, shape.mask, head, own0 + row0 + g, other0 + n * 8 + 2 * t);
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int c = n * 8 + 2 * t + (e & 1);
-                const float lse = SIGN > 0 ? row[e >> 1].lse : column_lse[c];
-                const float delta = SIGN > 0 ? row[e >> 1].delta : column_delta[c];
-                if (DROPOUT && SIGN < 0)
-                    keep[e] = attention_keep(shape.mask, head.sample, head.n, head.h, other0 + c,
-                                             own0 + row0 + g + (e >> 1) * 8);
-                float probability = c < columns ? exp2f(p[n][e] * to_log2 - lse) : 0.0f;
-                ds[n][e] = probability * (ds[n][e] * keep[e] - delta) * shape.scale;
-                p[n][e] = probability * keep[e];
+            const int i = other0 + (int)threadIdx.x;
+            query_sums sums = {0.0f, 0.0f}; /* behind the last query: P is 0 */
+            if (i < head.n) {
+                sums.lse = gradient.lse[sums_at + i] * LOG2_E - log2_scale;
+                sums.delta = gradient.delta[sums_at + i];
             }
+            of_column[threadIdx.x] = sums;
         }
-        if (SIGN < 0) multiply_columns<D>(dvalue, p, memory.tile[OTHER_VALUE]);
-        multiply_columns<D>(down, ds, memory.tile[OTHER]);
-
+        if (rows > 0) {
+            multiply_own_positions<D>(p, region, rows_own, memory.own_pos, s, warp, lanes_own);
+            multiply_rows<D>(p, rows_own, memory.other, lanes_b);
+        }
+        multiply_other_positions<D>(region, memory.other, memory.other_pos, s, warp, head.n - other0, lanes_a, lanes_b);
+        __syncthreads(); /* the terms of all columns have come; the ring of other_pos has served */
+        if (next0 < head.n) {
+            load_ring<D, SIGN>(memory.other_pos, (s + 1) & 1, other_pos, pos_ld,
+                               ring_rows<D, SIGN>(shape, head, next0 - own0));
+            cp_async_commit();
+        }
+        uint32_t pairs[COLUMNS][2];
+        if (rows > 0) {
+            add_other_positions(p, memory.regions, warp);
+            clear(ds);
+            multiply_rows<D>(ds, rows_value, memory.value, lanes_b);
 #pragma unroll
-        for (int n = 0; n < COLUMNS; n++)
+            for (int n = 0; n < COLUMNS; n++) {
+                float keep[4];
+                if (DROPOUT && SIGN > 0) keep_of_columns(keep, shape.mask, head, row0 + 2 * g, other0 + n * 8 + 2 * t);
+                if (DROPOUT && SIGN < 0) keep_of_rows(keep, shape.mask, head, row0 + 2 * g, other0 + n * 8 + 2 * t);
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                memory.gather[(row0 + g + (e >> 1) * 8) * GATHER_LD + n * 8 + 2 * t + (e & 1)] = ds[n][e];
-        __syncwarp();
-        write_along<SIGN>(along, gradient.along_ld, memory.gather, memory.index, row0, head.n - own0, columns, shape.R,
-                          other0 == 0, other0 + TILE >= head.n);
-        __syncthreads(); /* the tiles, the index and what was gathered have served */
+                for (int e = 0; e < 4; e++) {
+                    const query_sums sums = SIGN > 0 ? of_row[e >> 1] : of_column[n * 8 + 2 * t + (e & 1)];
+                    p[n][e] = exp2_approx(fmaf(p[n][e], to_log2, -sums.lse)); /* P scale */
+                    if (DROPOUT) ds[n][e] *= keep[e];
+                    ds[n][e] = p[n][e] * (ds[n][e] - sums.delta);
+                    if (DROPOUT) p[n][e] *= keep[e];
+                }
+            }
+            if (SIGN < 0) {
+                round_pairs(pairs, p);
+                multiply_columns<D>(dvalue, pairs, memory.value, lanes_a);
+            }
+            round_pairs(pairs, ds);
+            multiply_columns<D>(down, pairs, memory.other, lanes_a);
+        }
+        __syncthreads(); /* tiles and regions have served */
+        if (next0 < head.n) {
+            load_tile<D>(memory.other, other, ld, next0, head.n);
+            load_tile<D>(memory.value, other_value, other_value_ld, next0, head.n);
+            cp_async_commit();
+        }
+        uint32_t sheared[SPAN / 16][4];
+        if (rows > 0) {
+            store_sheared(region_words, pairs);
+            __syncwarp();
+            load_sheared(sheared, region_words);
+            const lane_rows<D> lanes = lane_rows<D>::of_a(warp & 1);
+#pragma unroll
+            for (int m = 0; m < SPAN / 16; m++)
+                multiply_16<D>(down, sheared[m], ring_of_own<D>(memory.own_pos, s, warp, m / 2) + m % 2 * 16 * ROW<D>,
+                               lanes);
+        }
+        __syncthreads(); /* the ring of own_pos has served */
+        if (next0 < head.n) {
+            load_ring<D, SIGN>(memory.own_pos, (s + 1) & 1, own_pos, pos_ld,
+                               ring_rows<D, SIGN>(shape, head, next0 - own0));
+            cp_async_commit();
+        }
+        if (rows > 0)
+            store_along<SIGN>(along, gradient.along_ld, region_words, sheared,
+                              x_table[warp & 1] + 32 - (warp >> 1) * 32, &reached, least(rows, 16));
     }
 
-    bf16 *to = gradient.dqkv + (head.start + own0) * ld + head.h * D;
-    store_rows<D>(SIGN > 0 ? to : to + shape.C, ld, down, row0, head.n - own0);
-    if (SIGN < 0) store_rows<D>(to + 2 * shape.C, ld, dvalue, row0, head.n - own0);
+    bf16 *to = gradient.dqkv + (int64_t)(head.start + row0) * ld + head.h * D;
+    if (SIGN > 0) {
+        store_rows<D>(to, ld, down, 1.0f, rows);
+    } else {
+        store_rows<D>(to + shape.C, ld, down, 1.0f, rows);
+        store_rows<D>(to + 2 * shape.C, ld, dvalue, 1.0f / shape.scale, rows);
+    }
 }
 
 template <int D, int SIGN, bool DROPOUT>
 static fb3_status launch(fb3_backend *be, const attention_shape &shape, const attention_gradient &gradient, int tiles,
                          int B)
 {
-    const size_t bytes = attention_shared<D>(BACKWARD_TILES);
+    const size_t bytes = attention_memory<D>::bytes;
     auto kernel = attention_bwd_kernel<D, SIGN, DROPOUT>;
     FB3_CUDA(cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
     FB3_CUDA(FB3_LAUNCH((attention_bwd_kernel<D, SIGN, DROPOUT>), dim3(tiles, shape.H, B), THREADS, bytes,
@@ -235,31 +247,21 @@ static fb3_status launch_masked(fb3_backend *be, const attention_shape &shape, c
                                 : launch_sized<SIGN, false>(be, shape, gradient, tiles, B);
 }
 
-/* down act[T, D] of every head += along table, and dtable act[R, D] = along^T own. */
+/* dtable act[R, D] of every head = along^T own. */
 static fb3_status multiply_along(fb3_backend *be, const attention_shape &shape, const attention_gradient &gradient,
-                                 bf16 *down, const bf16 *table, bf16 *dtable, const bf16 *own)
+                                 bf16 *dtable, const bf16 *own)
 {
     const int D = shape.C / shape.H;
     fb3_product product = {};
     product.batch = shape.H;
-    product.a = gradient.along;
-    product.lda = gradient.along_ld;
-    product.stride_a = (int64_t)shape.T * gradient.along_ld;
-    product.c_type = FB3_BF16;
-    product.N = D;
-    product.stride_b = product.stride_c = D;
-
-    product.M = shape.T, product.K = shape.R;
-    product.b = table, product.ldb = 2 * (int64_t)shape.C;
-    product.c = down, product.ldc = 3 * (int64_t)shape.C;
-    product.accumulate = true;
-    FB3_TRY(fb3_product_cuda(be, &product));
-
     product.trans_a = true;
-    product.M = shape.R, product.K = shape.T;
+    product.M = shape.R, product.N = D, product.K = shape.T;
+    product.a = gradient.along, product.lda = gradient.along_ld;
+    product.stride_a = (int64_t)shape.T * gradient.along_ld;
     product.b = own, product.ldb = 3 * (int64_t)shape.C;
+    product.c_type = FB3_BF16;
     product.c = dtable, product.ldc = 2 * (int64_t)shape.C;
-    product.accumulate = false;
+    product.stride_b = product.stride_c = D;
     return fb3_product_cuda(be, &product);
 }
 
@@ -296,9 +298,9 @@ fb3_status fb3_attention_fused_bwd(fb3_backend *be, void *dqkv, void *dpos, cons
     gradient.along = (bf16 *)scratch;
     gradient.along_ld = along_ld_of(shape.R);
 
-    bf16 *dq = gradient.dqkv, *dq_pos = (bf16 *)dpos;
+    bf16 *dq_pos = (bf16 *)dpos;
     FB3_TRY(launch_masked<1>(be, shape, gradient, tiles, B)); /* first: it makes delta */
-    FB3_TRY(multiply_along(be, shape, gradient, dq, shape.pos + C, dq_pos + C, shape.qkv));
+    FB3_TRY(multiply_along(be, shape, gradient, dq_pos + C, shape.qkv));
     FB3_TRY(launch_masked<-1>(be, shape, gradient, tiles, B));
-    return multiply_along(be, shape, gradient, dq + C, shape.pos, dq_pos, shape.qkv + C);
+    return multiply_along(be, shape, gradient, dq_pos, shape.qkv + C);
 }

@@ -5,6 +5,7 @@
 
 #include "builtins.h"
 
+#include <cfloat>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -74,17 +75,24 @@ CUDAEMU_UNCHECKED inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4]
     cudaemu::warp_collective(0xffffffffu, cudaemu::MMA, {&operands, nullptr, 0}, file, line);
 }
 
-template <bool TRANSPOSED> inline void ldmatrix_x4(uint32_t (&r)[4], const void *row, CUDAEMU_HERE)
+typedef uintptr_t shared_address;
+inline shared_address shared_address_of(const void *p)
+{
+    return (uintptr_t)p;
+}
+
+template <bool TRANSPOSED> inline void ldmatrix_x4(uint32_t (&r)[4], shared_address row, CUDAEMU_HERE)
 {
     cudaemu::MatrixRow in;
-    if ((uintptr_t)row & 15) cudaemu::fail("%s:%d: ldmatrix: row address %p is not 16-byte aligned", file, line, row);
-    for (int i = 0; i < 8; i++) in.element[i] = static_cast<const uint16_t *>(row)[i];
+    if (row & 15)
+        cudaemu::fail("%s:%d: ldmatrix: row address %p is not 16-byte aligned", file, line, (const void *)row);
+    for (int i = 0; i < 8; i++) in.element[i] = reinterpret_cast<const uint16_t *>(row)[i];
     cudaemu::warp_collective(0xffffffffu, cudaemu::LDMATRIX, {&in, r, TRANSPOSED ? -4 : 4}, file, line);
 }
 
-CUDAEMU_UNCHECKED inline void cp_async_16(void *shared, const void *global, bool valid)
+CUDAEMU_UNCHECKED inline void cp_async_16(shared_address to, const void *from)
 {
-    cudaemu::cp_async(shared, global, 16, valid, __builtin_return_address(0));
+    cudaemu::cp_async(reinterpret_cast<void *>(to), from, 16, true, __builtin_return_address(0));
 }
 inline void cp_async_commit(void)
 {
@@ -93,6 +101,12 @@ inline void cp_async_commit(void)
 template <int N> inline void cp_async_wait(void)
 {
     cudaemu::cp_async_wait(N);
+}
+
+inline float exp2_approx(float x)
+{
+    float y = std::exp2(x);
+    return std::fabs(y) < FLT_MIN ? 0.0f : y;
 }
 
 #endif

@@ -237,7 +237,7 @@ __global__ void copy_through_shared(const float *x, float *out, int bug)
     __shared__ __align__(16) float s[2][4 * 32];
     int t = threadIdx.x;
     for (int k = 0; k < 2; k++) {
-        cp_async_16(&s[k][4 * t], x + k * 128 + 4 * t, true);
+        cp_async_16(shared_address_of(&s[k][4 * t]), x + k * 128 + 4 * t);
         cp_async_commit();
     }
     if (bug == WEAK_WAIT) cp_async_wait<1>();
@@ -278,7 +278,7 @@ __global__ void product(const float *a, const float *b, float *out, int bug)
     __syncthreads();
     uint32_t ra[4], rb[2];
     float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    ldmatrix_x4<false>(ra, &s[lane % 16][lane / 16 * 8 + (bug == UNALIGNED ? 1 : 0)]);
+    ldmatrix_x4<false>(ra, shared_address_of(&s[lane % 16][lane / 16 * 8 + (bug == UNALIGNED ? 1 : 0)]));
     for (int k = 0; k < 2; k++) {
         __nv_bfloat162 pair = __floats2bfloat162_rn(b[(2 * t + 8 * k) * 8 + g], b[(2 * t + 8 * k + 1) * 8 + g]);
         memcpy(&rb[k], &pair, sizeof pair);

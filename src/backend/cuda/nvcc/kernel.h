@@ -39,30 +39,34 @@ static __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* Where something lies in shared memory, in bytes, to reckon with. */
+typedef uint32_t shared_address;
+static __device__ __forceinline__ shared_address shared_address_of(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
 /* Four 8x8 matrices of bf16 from shared memory: lane l gives the address of row l % 8 of matrix l / 8 (16 bytes,
  * 16-byte aligned), and gets from matrix k in r[k] the elements (l / 4, 2 (l % 4) ..+1), or of its transpose. */
-template <bool TRANSPOSED> static __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void *row)
+template <bool TRANSPOSED> static __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], shared_address row)
 {
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
     if (TRANSPOSED)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3},[%4];"
                      : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                     : "r"(at)
+                     : "r"(row)
                      : "memory");
     else
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3},[%4];"
                      : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                     : "r"(at)
+                     : "r"(row)
                      : "memory");
 }
 
-/* 16 bytes from global to shared memory, both 16-byte aligned, behind the thread's back; zeros where !valid. They are
- * there after cp_async_wait, for this thread; for the block after __syncthreads, too. */
-static __device__ __forceinline__ void cp_async_16(void *shared, const void *global, bool valid)
+/* 16 bytes from global to shared memory, both 16-byte aligned, behind the thread's back. They are there after
+ * cp_async_wait, for this thread; for the block after __syncthreads, too. */
+static __device__ __forceinline__ void cp_async_16(shared_address to, const void *from)
 {
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);
-    int bytes = valid ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;" ::"r"(at), "l"(global), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0],[%1],16;" ::"r"(to), "l"(from) : "memory");
 }
 static __device__ __forceinline__ void cp_async_commit(void)
 {
@@ -72,6 +76,14 @@ static __device__ __forceinline__ void cp_async_commit(void)
 template <int N> static __device__ __forceinline__ void cp_async_wait(void)
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+/* 2^x by the special function unit: 2 ulp; results below the normal numbers are 0. */
+static __device__ __forceinline__ float exp2_approx(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0,%1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 #endif
