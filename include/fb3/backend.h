@@ -124,8 +124,9 @@ typedef struct fb3_ops {
     /* --- snapshots: copies for a checkpoint, made while later operations go on ---------------------------------- */
     fb3_status (*alloc_host)(fb3_backend *be, void **memory, size_t bytes); /* host memory for them */
     void (*free_host)(fb3_backend *be, void *memory);                       /* NULL is fine */
-    /* dst_host, from alloc_host, gets what src holds at this place of the queue; operations that are queued later may
-     * overwrite src. Neither may be freed, nor dst_host be touched, before snapshot_ready says so. */
+    /* dst_host, from alloc_host, gets what src holds at this place of the queue; upload, zero and adamw that are queued
+     * later may overwrite src, other operations may not. Neither may be freed, nor dst_host be touched, before
+     * snapshot_ready says so. */
     fb3_status (*snapshot)(fb3_backend *be, void *dst_host, const void *src, size_t bytes);
     fb3_status (*snapshot_ready)(fb3_backend *be, bool *ready); /* all that were asked for have come; does not wait */
 

@@ -87,7 +87,8 @@ fb3_status fb3_relpos_backward_begin(fb3_deberta *m)
 {
     size_t elements = (size_t)m->P * (size_t)m->C;
     FB3_TRY(m->be->ops->zero(m->be, m->drel, elements * sizeof *m->drel));
-    return m->be->ops->zero(m->be, m->drel_layer, elements * fb3_dtype_size(m->be->act));
+    if (m->rates.hidden == 0) return FB3_OK;
+    return m->be->ops->zero(m->be, m->drel_layer, elements * fb3_dtype_size(m->be->act)); /* where no row reaches */
 }
 
 fb3_status fb3_relpos_project_backward(fb3_deberta *m, int l)

@@ -91,6 +91,49 @@ static void beside_other_transfers(void **state)
     close_with(be, &a, 1);
 }
 
+/* The parameters and their moments, before a step that changes them all. */
+static void before_adamw(void **state)
+{
+    (void)state;
+    enum { COUNT = BYTES / 4 };
+    arena arenas[ARENAS] = {0};
+    fb3_backend *be = open_with(arenas, ARENAS);
+    const fb3_adamw_segment segment = {.count = COUNT, .lr_scale = 1.0f};
+    const fb3_adamw args = {
+        .lr = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .correction1 = 0.1, .correction2 = 0.001};
+    fb3_adamw_segment *segments;
+    float *gradient;
+    double *squares;
+    assert_int_equal(be->ops->alloc(be, (void **)&segments, sizeof segment), FB3_OK);
+    assert_int_equal(be->ops->alloc(be, (void **)&gradient, BYTES), FB3_OK);
+    assert_int_equal(be->ops->alloc(be, (void **)&squares, sizeof *squares), FB3_OK);
+    assert_int_equal(be->ops->upload(be, segments, &segment, sizeof segment), FB3_OK);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < ARENAS; i++) {
+            float *values = (float *)arenas[i].wanted;
+            for (int k = 0; k < COUNT; k++) values[k] = (float)(k % 1000 + 1) * (float)(round + i + 1);
+            assert_int_equal(be->ops->upload(be, arenas[i].memory, values, BYTES), FB3_OK);
+        }
+        assert_int_equal(be->ops->upload(be, gradient, arenas[1].wanted, BYTES), FB3_OK);
+        assert_int_equal(be->ops->sum_squares(be, squares, gradient, COUNT), FB3_OK);
+        for (int i = 0; i < ARENAS; i++)
+            assert_int_equal(be->ops->snapshot(be, arenas[i].host, arenas[i].memory, BYTES), FB3_OK);
+        float *p = (float *)arenas[0].memory, *m = (float *)arenas[1].memory, *v = (float *)arenas[2].memory;
+        assert_int_equal(be->ops->adamw(be, p, m, v, gradient, p, segments, &segment, 1, &args, squares), FB3_OK);
+        wait_until_ready(be);
+        for (int i = 0; i < ARENAS; i++) {
+            float after;
+            assert_memory_equal(arenas[i].host, arenas[i].wanted, BYTES);
+            assert_int_equal(be->ops->download(be, &after, arenas[i].memory, sizeof after), FB3_OK);
+            if (i != 1) assert_true(after != ((float *)arenas[i].wanted)[0]); /* m is what its gradient is */
+        }
+    }
+    be->ops->free(be, segments);
+    be->ops->free(be, gradient);
+    be->ops->free(be, squares);
+    close_with(be, arenas, ARENAS);
+}
+
 /* Parts, nothing, more at a time than there are copies kept for, and closing before they have come. */
 static void odd_ones(void **state)
 {
@@ -160,8 +203,9 @@ int main(void)
 {
     device_or_skip();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(of_the_moment), cmocka_unit_test(beside_other_transfers), cmocka_unit_test(odd_ones),
-        cmocka_unit_test(checked),       cmocka_unit_test(kept_memory_gives_way),
+        cmocka_unit_test(of_the_moment), cmocka_unit_test(beside_other_transfers),
+        cmocka_unit_test(odd_ones),      cmocka_unit_test(checked),
+        cmocka_unit_test(before_adamw),  cmocka_unit_test(kept_memory_gives_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

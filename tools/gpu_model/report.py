@@ -1,6 +1,6 @@
 """What gpu-model prints."""
 
-from . import hardware
+from . import formulas, hardware
 from .hardware import BANDWIDTH_SHARE
 from .model import ATTENTION
 
@@ -77,14 +77,20 @@ def memory_part(plans):
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 def checkpoint(model, seconds):
-    """The step in which a checkpoint is taken: three arenas copied within the device, then sent by PCIe, which takes its
-    share of the bandwidth from the steps meanwhile. -> seconds of the copy, of the sending, share of that step, of the steps
-    during the sending."""
+    """The step in which a checkpoint is taken: three arenas are copied within the device, beside the forward and backward
+    passes, by what these leave of the bandwidth (A); AdamW waits for the rest. Then they are sent by PCIe, which takes its
+    share of the bandwidth from the steps meanwhile. -> seconds of the copy, of it those that AdamW waits, share of that step,
+    of the steps during the sending."""
     arenas = 3 * 4 * model.counts.sizes["arena"]
     copy = 3 * hardware.LAUNCH_GAP + 2 * arenas / (BANDWIDTH_SHARE * model.gpu.bandwidth)
-    sending = arenas / model.gpu.pcie
+    beside = 0.0
+    for launch in model.counts.launches:
+        if launch.phase != "step":
+            memory = formulas.launch_bytes(launch, model.counts.sizes) / (BANDWIDTH_SHARE * model.gpu.bandwidth)
+            beside += max(0.0, model.launch(launch)[0] - memory)
+    waits = max(0.0, copy - beside)
     slower = model.gpu.pcie / model.gpu.bandwidth
-    return copy, sending, (copy + min(seconds, sending) * slower) / seconds, slower
+    return copy, waits, (waits + min(seconds, arenas / model.gpu.pcie) * slower) / seconds, slower
 
 
 # --- what if ---------------------------------------------------------------------------------------------------------
@@ -101,6 +107,11 @@ def attention_floor(model):
             at_rate += hardware.launch_time(seconds) - hardware.launch_time(
                 max(details["tensor_s"], details["memory_s"]) * details["stretch"])
     return at_rate, gone
+
+
+def linear_seconds(model):
+    return sum(hardware.launch_time(model.launch(l)[0]) for l in model.counts.launches
+               if l.kind == "product" and not l.op.startswith("attention_"))
 
 
 def attention_limit(model, limit):
@@ -210,22 +221,21 @@ def missed_part(models):
                           ("the attention kernels bound by mma.sync alone (no issue or shared memory limit)",
                                                   seconds - at_rate),
                           ("attention for nothing (its kernels and products)", seconds - gone)]]), "",
-                  "The attention kernels issue about %s warp instructions for each mma.sync, where FlashAttention without position terms needs "
-                  "about 5 (our estimate): index arithmetic, bounds and selects of the position terms' gathers, element by element. So the step is "
-                  "bound by instructions, not by tensor cores or memory. Fewer of them (positions of a diagonal known without "
-                  "loads where the index is linear, loads of pairs, no bounds tests inside of a window) is what would help "
-                  "most. Shared memory is the next bound (%s ms a step for the three kernels): the gathers of single floats and their "
-                  "conflicts; mma.sync the one after it (%s ms). Beside the kernels, dc2p and dp2c are each written once and "
-                  "read twice from device memory." %
-                  (instructions_a_mma(model), ms(attention_limit(model, "shared_s")), ms(attention_limit(model, "tensor_s"))), ""]
+                  "The attention kernels issue about %s warp instructions for each mma.sync, where FlashAttention without position terms "
+                  "needs about 5 (our estimate). By limits, the three of them in a step: issue %s ms, shared memory %s, the L2 cache %s, "
+                  "mma.sync %s. What is left of instructions is products, loads and stores of what goes by way of shared memory, and the "
+                  "softmax: 32 rows a warp instead of 16 would halve the loads of operands, at twice the registers. Without attention the "
+                  "step stays above the target: the library's products take %s ms, what waits for memory (norms, GELU, sums, AdamW) %s." %
+                  (instructions_a_mma(model), ms(attention_limit(model, "issue_s")), ms(attention_limit(model, "shared_s")),
+                   ms(attention_limit(model, "L2_s")), ms(attention_limit(model, "tensor_s")), ms(linear_seconds(model)),
+                   ms(seconds - gone - linear_seconds(model))), ""]
     missed = [(by[b], name, b) for name, by in models.items() for b in by
               if checkpoint(by[b], by[b].step()[1])[2] > CHECKPOINT]
     if missed:
-        parts = ["%s, batch %d: %s of %s ms" % (name, b, ms(checkpoint(m, m.step()[1])[0]), ms(m.step()[1])) for m, name, b in missed]
-        lines += ["**The step in which a checkpoint begins**, by the copy within the device (%s). One arena in each of three "
-                  "steps instead of three in one would be a third of it in each, but no longer one moment; copying while "
-                  "the forward pass runs, which does not write the arenas, would hide most of it behind kernels that do not "
-                  "wait for memory." % "; ".join(parts), ""]
+        parts = ["%s, batch %d: %s ms waited of a step of %s" % (name, b, ms(checkpoint(m, m.step()[1])[1]), ms(m.step()[1]))
+                 for m, name, b in missed]
+        lines += ["**The step in which a checkpoint begins**: AdamW waits for what of the copy found no room beside the passes (%s)."
+                  % "; ".join(parts), ""]
     if len(lines) == 2:
         lines.append("None is.")
     return "\n".join(lines)
@@ -375,7 +385,7 @@ def as_json(preset, models, plans):
         for batch, model in by_batch.items():
             totals, seconds = model.step()
             eager, eager_seconds = model.eager()
-            copy, sending, share, slower = checkpoint(model, seconds)
+            copy, waits, share, slower = checkpoint(model, seconds)
             as_dict = lambda found: {t.name: {"launches": t.launches, "seconds": t.seconds, "bytes": t.nbytes, "flops": t.flops,
                                               "bound": t.bound} for t in found.values()}
             result["gpus"][name][batch] = {
@@ -383,6 +393,6 @@ def as_json(preset, models, plans):
                 "launches_layer_forward": len(layer_launches(model, "forward")),
                 "launches_layer_backward": len(layer_launches(model, "backward")), "kernels": as_dict(totals),
                 "eager_seconds": eager_seconds, "eager_kernels": as_dict(eager),
-                "checkpoint": {"copy_seconds": copy, "sending_seconds": sending, "share_of_its_step": share,
+                "checkpoint": {"copy_seconds": copy, "waited_seconds": waits, "share_of_its_step": share,
                                "share_of_later_steps": slower}}
     return result

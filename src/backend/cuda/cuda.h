@@ -65,6 +65,8 @@ void fb3_staging_close(fb3_backend *be);
 /* snapshot.c */
 fb3_status fb3_snapshots_open(fb3_backend *be);
 void fb3_snapshots_close(fb3_backend *be);
+/* To be called before an operation that writes there is queued: the compute stream then waits until it is taken. */
+fb3_status fb3_snapshots_before_write(fb3_backend *be, const void *memory, size_t bytes);
 /* Frees the device memory that snapshots keep and do not use now; false: there was none. */
 bool fb3_snapshots_make_room(fb3_backend *be);
 

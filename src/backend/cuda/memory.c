@@ -156,6 +156,7 @@ fb3_status fb3_upload_cuda(fb3_backend *be, void *dst, const void *src_host, siz
 {
     fb3_cuda *cuda = fb3_cuda_of(be);
     fb3_cuda_staging *s = cuda->staging;
+    FB3_TRY(fb3_snapshots_before_write(be, dst, bytes));
     for (size_t done = 0; done < bytes;) {
         FB3_TRY(make_room(cuda));
         size_t piece = bytes - done < HALF_BYTES - s->used ? bytes - done : HALF_BYTES - s->used;
@@ -215,6 +216,7 @@ fb3_status fb3_fetch_cuda(fb3_backend *be, void *dst_host, const void *src, size
 
 fb3_status fb3_zero_cuda(fb3_backend *be, void *memory, size_t bytes)
 {
+    FB3_TRY(fb3_snapshots_before_write(be, memory, bytes));
     if (bytes > 0) FB3_CUDA(cudaMemsetAsync(memory, 0, bytes, fb3_cuda_of(be)->compute));
     return FB3_OK;
 }

@@ -213,6 +213,8 @@ fb3_status fb3_adamw_cuda(fb3_backend *be, float *p, float *m, float *v, const f
     a.first = segments_host[0].offset / ADAMW_CHUNK * ADAMW_CHUNK;
     int64_t end = segments_host[count - 1].offset + segments_host[count - 1].count;
     if (end <= a.first) return FB3_OK;
+    for (const float *arena : {p, m, v})
+        FB3_TRY(fb3_snapshots_before_write(be, arena + a.first, (size_t)(end - a.first) * sizeof *arena));
     return with_type(be->act, [&](auto type) {
         typedef decltype(type) T;
         return with_width(aligned_16(p, m, v, g, p_act), 0, [&](auto w) {

@@ -1,11 +1,13 @@
 /* Copies of device memory for checkpoints, made while training goes on.
  *
- *   compute  ... | src -> shadow | the next step ...
- *   copies                       \ shadow -> host, piece by piece
+ *   compute  ... | the next step: forward, backward        | AdamW, which writes src ...
+ *   takes        \ src -> shadow                           /
+ *   copies                       \ shadow -> host, piece by piece ...
  *
- * The shadow is device memory: filling it takes a few milliseconds for gigabytes, and then the next AdamW may overwrite
- * the source. The way to the host is the slow part, and has a stream of its own. Where the device has no room for a
- * shadow the source goes to the host on the compute stream: later operations wait for that, nothing else changes.
+ * The shadow is device memory: filling it takes about a millisecond a gigabyte, beside the kernels of the next step,
+ * which only read the source; the first operation that writes there waits for it (fb3_snapshots_before_write). The way
+ * to the host is the slow part. Where the device has no room for a shadow the source goes to the host on the compute
+ * stream: later operations wait for that, nothing else changes.
  *
  * Shadows are kept for the next checkpoint, and freed when an allocation finds no room (fb3_snapshots_make_room). */
 #include "cuda.h"
@@ -27,8 +29,14 @@ typedef struct shadow {
 } shadow;
 
 struct fb3_cuda_snapshots {
-    cudaStream_t copies;
-    cudaEvent_t taken;      /* of the shadow that was filled last */
+    cudaStream_t takes, copies;
+    cudaEvent_t asked; /* the place in the compute stream that the last snapshot is of */
+    cudaEvent_t taken; /* of the shadow that was filled last */
+    struct {
+        const char *begin;
+        size_t bytes;
+    } taking[SHADOWS]; /* sources that nobody may write before `taken` */
+    int takings;
     cudaEvent_t arrived[2]; /* at the host: of what went by the copy stream, and by the compute stream */
     shadow shadow[SHADOWS];
 };
@@ -39,7 +47,9 @@ fb3_status fb3_snapshots_open(fb3_backend *be)
     fb3_cuda_snapshots *s = calloc(1, sizeof *s);
     FB3_REQUIRE(s, FB3_FAILED, "out of memory for copies of the device's memory");
     cuda->snapshots = s;
+    FB3_CUDA(cudaStreamCreateWithFlags(&s->takes, cudaStreamNonBlocking));
     FB3_CUDA(cudaStreamCreateWithFlags(&s->copies, cudaStreamNonBlocking));
+    FB3_CUDA(cudaEventCreateWithFlags(&s->asked, cudaEventDisableTiming));
     FB3_CUDA(cudaEventCreateWithFlags(&s->taken, cudaEventDisableTiming));
     for (int i = 0; i < 2; i++) FB3_CUDA(cudaEventCreateWithFlags(&s->arrived[i], cudaEventDisableTiming));
     return FB3_OK;
@@ -49,11 +59,14 @@ void fb3_snapshots_close(fb3_backend *be)
 {
     fb3_cuda_snapshots *s = fb3_cuda_of(be)->snapshots;
     if (!s) return;
+    if (s->takes) (void)cudaStreamSynchronize(s->takes);
     if (s->copies) (void)cudaStreamSynchronize(s->copies);
     for (int i = 0; i < SHADOWS; i++) (void)cudaFree(s->shadow[i].memory);
     for (int i = 0; i < 2; i++)
         if (s->arrived[i]) (void)cudaEventDestroy(s->arrived[i]);
     if (s->taken) (void)cudaEventDestroy(s->taken);
+    if (s->asked) (void)cudaEventDestroy(s->asked);
+    if (s->takes) (void)cudaStreamDestroy(s->takes);
     if (s->copies) (void)cudaStreamDestroy(s->copies);
     free(s);
     fb3_cuda_of(be)->snapshots = NULL;
@@ -136,11 +149,28 @@ fb3_status fb3_snapshot_cuda(fb3_backend *be, void *dst_host, const void *src, s
         return FB3_OK;
     }
     aside->in_use = true;
-    FB3_CUDA(cudaMemcpyAsync(aside->memory, src, bytes, cudaMemcpyDeviceToDevice, cuda->compute));
-    FB3_CUDA(cudaEventRecord(s->taken, cuda->compute));
+    FB3_CUDA(cudaEventRecord(s->asked, cuda->compute));
+    FB3_CUDA(cudaStreamWaitEvent(s->takes, s->asked, 0));
+    FB3_CUDA(cudaMemcpyAsync(aside->memory, src, bytes, cudaMemcpyDeviceToDevice, s->takes));
+    FB3_CUDA(cudaEventRecord(s->taken, s->takes));
+    s->taking[s->takings].begin = src; /* as many as there are shadows */
+    s->taking[s->takings++].bytes = bytes;
     FB3_CUDA(cudaStreamWaitEvent(s->copies, s->taken, 0));
     FB3_TRY(copy_out(dst_host, aside->memory, bytes, s->copies));
     FB3_CUDA(cudaEventRecord(s->arrived[0], s->copies));
+    return FB3_OK;
+}
+
+fb3_status fb3_snapshots_before_write(fb3_backend *be, const void *memory, size_t bytes)
+{
+    fb3_cuda *cuda = fb3_cuda_of(be);
+    fb3_cuda_snapshots *s = cuda->snapshots;
+    const char *begin = memory;
+    for (int i = 0; i < s->takings; i++) {
+        if (begin >= s->taking[i].begin + s->taking[i].bytes || s->taking[i].begin >= begin + bytes) continue;
+        FB3_CUDA(cudaStreamWaitEvent(cuda->compute, s->taken, 0));
+        s->takings = 0;
+    }
     return FB3_OK;
 }
 
@@ -157,6 +187,7 @@ fb3_status fb3_snapshot_ready_cuda(fb3_backend *be, bool *ready)
         return FB3_OK;
     }
     for (int i = 0; i < SHADOWS; i++) s->shadow[i].in_use = false;
+    s->takings = 0;
     *ready = true;
     return FB3_OK;
 }
