@@ -51,6 +51,21 @@ fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, const char *
 /* Memory shared by the ranks of this node. */
 fb3_node_memory *fb3_comm_node_memory(fb3_comm *comm);
 
+/* --- groups: parts of the world that work side by side (group.c) -------------------------------------------------- */
+
+/* Divides the world: the ranks that give the same `number`, 0 .. groups - 1, become a communicator of their own, in the
+ * world's order. Every group has a rank. fb3_comm_leave() gives it back, before the world ends. Collective over the
+ * world. */
+fb3_status fb3_comm_join(fb3_comm *world, int number, int groups, fb3_comm **group);
+void fb3_comm_leave(fb3_comm *group); /* NULL is fine */
+/* Lets the other groups know that this one stops, so that they stop too. To be called by all of its ranks. */
+fb3_status fb3_comm_tell_stop(fb3_comm *group);
+/* Another group has stopped. Known to one rank of a group at least. False for the world. */
+fb3_status fb3_comm_stop_told(fb3_comm *comm, bool *told);
+/* Waits for all ranks of the world without a deadline: another group may work for hours yet, and watches over itself.
+ * Meanwhile `meanwhile(context)` is called now and then. */
+fb3_status fb3_comm_await_all(fb3_comm *world, fb3_status (*meanwhile)(void *context), void *context);
+
 /* Collectives over the whole communicator. `what` names the operation in messages ("step control sums"). */
 fb3_status fb3_comm_barrier(fb3_comm *comm, const char *what);
 fb3_status fb3_comm_broadcast(fb3_comm *comm, void *data, size_t bytes, int root, const char *what);

@@ -22,20 +22,30 @@
 
 typedef struct fb3_session {
     fb3_config *config; /* borrowed */
-    fb3_comm *comm;
-    fb3_worker *io;    /* owns every HDF5 call while a fold is in training; before that the main thread does */
-    fb3_device device; /* that the whole world uses: CPU or CUDA */
+    fb3_comm *world;    /* all ranks */
+    fb3_comm *comm;     /* the world, or, once there are groups of ranks for folds (groups.c), this rank's group */
+    fb3_worker *io;     /* owns every HDF5 call while a fold is in training; before that the main thread does */
+    fb3_device device;  /* that the whole world uses: CPU or CUDA */
     char why_not_cuda[256];
     fb3_backend *backend; /* NULL until fb3_session_open_backend() */
     fb3_reducer *reducer; /* NULL until fb3_session_reducer() */
-    int rank, size;
+    fb3_rank_info *ranks; /* [world size]; NULL until fb3_session_open_backend() */
+    int rank, size;       /* of comm */
     bool root;
+    bool first; /* rank 0 of the world: it writes what all folds share */
 } fb3_session;
 
 /* Starts MPI, binds, checks that all ranks have the same configuration. */
 fb3_status fb3_session_open(fb3_session *session, fb3_config *config);
-/* For verbs that compute: resolves device and bf16, opens the backend, prints the start table. */
+/* For verbs that compute: resolves device and bf16, opens the backend. */
 fb3_status fb3_session_open_backend(fb3_session *session);
+/* The start table, on rank 0, unless `quiet`: a row for each rank. `note(context, rank)` is the end of its row, or
+ * NULL.
+ */
+void fb3_session_print_ranks(const fb3_session *session, void (*note)(const void *context, int rank),
+                             const void *context);
+/* From here on the session's comm, rank, size and root are those of a group. Collective over the world. */
+fb3_status fb3_session_join(fb3_session *session, int number, int groups);
 /* The gradient all-reduce between the ranks' devices, borrowed; the first call connects them. Collective. */
 fb3_status fb3_session_reducer(fb3_session *session, fb3_reducer **reducer);
 void fb3_session_close(fb3_session *session);
@@ -141,15 +151,19 @@ typedef struct fb3_run {
     fb3_model_config model;
     fb3_param_table *table;
     char weights_sha256[FB3_SHA256_HEX];
-    int folds;                    /* 1: no cross-validation */
-    int8_t *fold;                 /* [n] node memory */
-    int32_t *rows;                /* [n] node memory: train rows, then eval rows of the fold in training */
-    bool selected[FB3_MAX_FOLDS]; /* the folds to train */
-    int accumulation;             /* micro-batches per step on this world */
-    int micro_sequences, longest; /* of a training micro-batch; of the data, in tokens */
-    int lock;                     /* of the run directory, on the root; else -1 */
-    double started;               /* fb3_seconds() */
-    double trained_samples;       /* by this process's world since then, over all folds */
+    int folds;                        /* 1: no cross-validation */
+    int8_t *fold;                     /* [n] node memory */
+    int32_t *rows;                    /* [n] node memory: train rows, then eval rows of the fold in training */
+    bool selected[FB3_MAX_FOLDS];     /* the folds to train */
+    int groups, group;                /* of ranks: how many, and this rank's */
+    int *group_of_rank;               /* [world size] */
+    int smallest_group;               /* ranks of it */
+    int group_of_fold[FB3_MAX_FOLDS]; /* which trains it; -1: not selected, or complete already */
+    int accumulation;                 /* micro-batches per step on this group */
+    int micro_sequences, longest;     /* of a training micro-batch; of the data, in tokens */
+    int lock;                         /* of the run directory, on the root; else -1 */
+    double started;                   /* fb3_seconds() */
+    double trained_samples;           /* since then, by this process's group; in the end by all */
 } fb3_run;
 
 /* Everything before the first fold: directories, tokenizer, data set, folds, model, checks against a run that is
@@ -166,6 +180,19 @@ fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights);
 char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name);
 /* --dry_run: the resolved configuration, steps, memory, disk and an estimate of the time, on standard output. */
 fb3_status fb3_run_print_plan(fb3_run *run);
+
+/* --- groups.c ----------------------------------------------------------------------------------------------------- */
+
+/* group[size]: the group of each rank, and how many there are. `wanted`: fold_groups, FB3_UNSET_INT is auto: the
+ * largest number that divides both the folds and the nodes, else 1. `selected` folds were asked for, `folds` of them
+ * are still to be trained; a number that was wanted for all of them becomes smaller where fewer are left. Groups are
+ * whole nodes, in their order, or equal runs of a node's ranks. FB3_INPUT where the wanted number does not divide the
+ * world. Local. */
+fb3_status fb3_groups_choose(const fb3_rank_info *ranks, int size, int64_t wanted, int selected, int folds, int *group,
+                             int *groups);
+/* Finds the folds that are still to be trained, divides the ranks into groups for them (`fold_groups`), prints the
+ * start table, and enters this rank's group. */
+fb3_status fb3_run_form_groups(fb3_run *run);
 
 /* The samples of a fold, rows of run->rows: trained on, and evaluated on (of run->validation where there is one). */
 typedef struct fb3_fold_rows {
@@ -209,8 +236,8 @@ fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result);
 
 /* Trains one fold to its end, continuing from its last checkpoint. FB3_STOPPED after a checkpoint on a stop signal. */
 fb3_status fb3_fold_train(fb3_run *run, int fold);
-/* True when fold-<k> is complete already. Collective. */
-fb3_status fb3_fold_complete(const fb3_run *run, int fold, bool *complete);
+/* True when fold-<k> is complete already. Local. */
+bool fb3_fold_complete(const fb3_run *run, int fold);
 
 /* --- evaluate.c --------------------------------------------------------------------------------------------------- */
 

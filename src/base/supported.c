@@ -12,7 +12,6 @@ static const struct limit {
 } LIMITS[] = {
     /* clang-format off */
     {"reproducible", {"false", NULL}},
-    {"fold_groups", {"auto", "1"}},
     {"report_to", {"[none]", NULL}},
     /* clang-format on */
 };

@@ -162,6 +162,7 @@ fb3_status fb3_bench(fb3_session *session)
     if (config->json) session->config->quiet = true; /* nothing but JSON on standard output */
     FB3_TRY(choose_model(config, &model, &result.model));
     FB3_TRY(fb3_session_open_backend(session));
+    fb3_session_print_ranks(session, NULL, NULL);
     fb3_backend_describe(session->backend, device, sizeof device);
     result.device = device;
     FB3_TRY(fb3_trial_open(&trial, session, &model, result.sequences, (int)config->max_length));

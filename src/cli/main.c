@@ -67,9 +67,9 @@ static int run_in_session(const verb *v, fb3_config *config)
         fb3_session_close(&session);
         return FB3_OK;
     }
-    report_failure(session.rank);
+    report_failure(session.world ? fb3_comm_rank(session.world) : 0);
     /* a stop was agreed by all ranks, and a world of one has nobody to wait for: these end in order */
-    if (status == FB3_STOPPED || session.size <= 1) {
+    if (status == FB3_STOPPED || !session.world || fb3_comm_size(session.world) == 1) {
         fb3_session_close(&session);
     } else {
         fb3_comm_abort(status);

@@ -148,7 +148,7 @@ static fb3_status open_channel(mpi_reducer *reducer)
 {
     MPI_Request request;
     keep_buffers_in_the_heap();
-    FB3_MPI(MPI_Comm_idup(reducer->comm->world, &reducer->channel, &request));
+    FB3_MPI(MPI_Comm_idup(reducer->comm->all, &reducer->channel, &request));
     return fb3_comm_complete(reducer->comm, &request, "channel of the gradients");
 }
 

@@ -37,7 +37,7 @@ fb3_status fb3_comm_barrier(fb3_comm *comm, const char *what)
 {
     if (comm->size == 1) return FB3_OK;
     MPI_Request request;
-    FB3_MPI(MPI_Ibarrier(comm->world, &request));
+    FB3_MPI(MPI_Ibarrier(comm->all, &request));
     return fb3_comm_complete(comm, &request, what);
 }
 
@@ -47,7 +47,7 @@ fb3_status fb3_comm_broadcast(fb3_comm *comm, void *data, size_t bytes, int root
     for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
         size_t piece = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
         MPI_Request request;
-        FB3_MPI(MPI_Ibcast((char *)data + at, (int)piece, MPI_BYTE, root, comm->world, &request));
+        FB3_MPI(MPI_Ibcast((char *)data + at, (int)piece, MPI_BYTE, root, comm->all, &request));
         FB3_TRY(fb3_comm_complete(comm, &request, what));
     }
     return FB3_OK;
@@ -61,7 +61,7 @@ fb3_status fb3_comm_sum_double(fb3_comm *comm, double *x, int count, const char 
     double *all = malloc((size_t)comm->size * (size_t)count * sizeof *all); // [size, count]
     FB3_REQUIRE(all, FB3_FAILED, "%s: out of memory; free memory and run again", what);
     MPI_Request request;
-    FB3_MPI_GOTO(MPI_Iallgather(x, count, MPI_DOUBLE, all, count, MPI_DOUBLE, comm->world, &request), done);
+    FB3_MPI_GOTO(MPI_Iallgather(x, count, MPI_DOUBLE, all, count, MPI_DOUBLE, comm->all, &request), done);
     FB3_TRY_GOTO(fb3_comm_complete(comm, &request, what), done);
     for (int i = 0; i < count; i++) {
         double sum = all[i];
@@ -77,7 +77,7 @@ fb3_status fb3_comm_max_int64(fb3_comm *comm, int64_t *x, int count, const char 
 {
     if (comm->size == 1 || count == 0) return FB3_OK;
     MPI_Request request;
-    FB3_MPI(MPI_Iallreduce(MPI_IN_PLACE, x, count, MPI_INT64_T, MPI_MAX, comm->world, &request));
+    FB3_MPI(MPI_Iallreduce(MPI_IN_PLACE, x, count, MPI_INT64_T, MPI_MAX, comm->all, &request));
     return fb3_comm_complete(comm, &request, what);
 }
 
@@ -86,7 +86,7 @@ static fb3_status receive_floats(fb3_comm *comm, float *x, int64_t count, int fr
     for (int64_t at = 0; at < count; at += PIECE_FLOATS) {
         int piece = (int)(count - at < PIECE_FLOATS ? count - at : PIECE_FLOATS);
         MPI_Request request;
-        FB3_MPI(MPI_Irecv(x + at, piece, MPI_FLOAT, from, GATHER_TAG, comm->world, &request));
+        FB3_MPI(MPI_Irecv(x + at, piece, MPI_FLOAT, from, GATHER_TAG, comm->all, &request));
         FB3_TRY(fb3_comm_complete(comm, &request, what));
     }
     return FB3_OK;
@@ -97,7 +97,7 @@ static fb3_status send_floats(fb3_comm *comm, const float *x, int64_t count, int
     for (int64_t at = 0; at < count; at += PIECE_FLOATS) {
         int piece = (int)(count - at < PIECE_FLOATS ? count - at : PIECE_FLOATS);
         MPI_Request request;
-        FB3_MPI(MPI_Isend(x + at, piece, MPI_FLOAT, to, GATHER_TAG, comm->world, &request));
+        FB3_MPI(MPI_Isend(x + at, piece, MPI_FLOAT, to, GATHER_TAG, comm->all, &request));
         FB3_TRY(fb3_comm_complete(comm, &request, what));
     }
     return FB3_OK;
@@ -162,8 +162,8 @@ fb3_status fb3_comm_agree(fb3_comm *comm, fb3_status mine, const char *what)
 {
     int rank;
     if (comm->size == 1) return mine;
-    fb3_status status = fb3_comm_worst(comm, comm->world, mine, what, &rank);
-    return rank < 0 ? status : fb3_fail_context(status, "rank %d", rank);
+    fb3_status status = fb3_comm_worst(comm, comm->all, mine, what, &rank);
+    return rank < 0 ? status : fb3_fail_context(status, "rank %d", fb3_comm_world_rank(comm, rank));
 }
 
 fb3_status fb3_comm_check_same(fb3_comm *comm, const char *hex, const char *what)

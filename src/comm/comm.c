@@ -98,9 +98,9 @@ static fb3_status start_mpi(void)
     return FB3_OK;
 }
 
-static fb3_status split_by_node(fb3_comm *comm)
+fb3_status fb3_comm_split_by_node(fb3_comm *comm)
 {
-    FB3_MPI(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &comm->node));
+    FB3_MPI(MPI_Comm_split_type(comm->all, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &comm->node));
     FB3_MPI(MPI_Comm_rank(comm->node, &comm->node_rank));
     FB3_MPI(MPI_Comm_size(comm->node, &comm->node_size));
     comm->node_leader = comm->rank;
@@ -124,8 +124,8 @@ static fb3_status open_world(fb3_comm *comm, bool distributed)
     fb3_log_identity(comm->rank, comm->size, comm->host);
     fb3_watchdog_identify(comm->watchdog, comm->rank, comm->size, comm->host);
     if (distributed) FB3_TRY(refuse_lonely_world(comm->size));
-    FB3_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world));
-    return split_by_node(comm);
+    FB3_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->all));
+    return fb3_comm_split_by_node(comm);
 }
 
 fb3_status fb3_comm_start(fb3_comm **comm, bool distributed, int64_t timeout_seconds)
@@ -134,7 +134,7 @@ fb3_status fb3_comm_start(fb3_comm **comm, bool distributed, int64_t timeout_sec
     fb3_status status = FB3_OK;
     fb3_comm *made = calloc(1, sizeof *made);
     FB3_REQUIRE(made, FB3_FAILED, "out of memory; free memory and run again");
-    made->world = made->node = MPI_COMM_NULL;
+    made->all = made->node = MPI_COMM_NULL;
     made->size = made->node_size = 1;
     made->threads = omp_get_max_threads();
     made->cores = omp_get_num_procs();
@@ -159,7 +159,7 @@ void fb3_comm_finish(fb3_comm *comm)
     if (comm->watchdog) fb3_watchdog_begin(comm->watchdog, FB3_WATCH_PEERS, "end of MPI", FB3_WATCH_NO_STEP);
     fb3_node_windows_close(comm);
     if (comm->node != MPI_COMM_NULL) MPI_Comm_free(&comm->node);
-    if (comm->world != MPI_COMM_NULL) MPI_Comm_free(&comm->world);
+    if (comm->all != MPI_COMM_NULL) MPI_Comm_free(&comm->all);
     int started = 0, ended = 0;
     MPI_Initialized(&started);
     MPI_Finalized(&ended);
@@ -247,7 +247,7 @@ fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, const char *
     info[comm->rank] = mine;
     if (comm->size > 1) {
         MPI_Request request;
-        FB3_MPI(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, info, (int)sizeof mine, MPI_BYTE, comm->world, &request));
+        FB3_MPI(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, info, (int)sizeof mine, MPI_BYTE, comm->all, &request));
         FB3_TRY(fb3_comm_complete(comm, &request, "table of ranks"));
     }
     number_nodes(info, comm->size);

@@ -8,8 +8,8 @@
 #include <mpi.h>
 
 struct fb3_comm {
-    MPI_Comm world; /* a duplicate of MPI_COMM_WORLD */
-    MPI_Comm node;  /* the ranks that share memory with this one */
+    MPI_Comm all;  /* a duplicate of MPI_COMM_WORLD, or a group of it */
+    MPI_Comm node; /* those of them that share memory with this one */
     int rank, size;
     int node_rank, node_size;
     int node_leader; /* world rank of the node's rank 0 */
@@ -20,6 +20,7 @@ struct fb3_comm {
     const char *root_work; /* what the root does while the others wait; fb3_comm_root_begins() */
     double last_sign;      /* of its life, on the root */
     fb3_node_memory memory;
+    struct fb3_comm_group *group;     /* of a group; NULL for the world */
     struct fb3_node_windows *windows; /* NULL where the node has one rank: plain memory then */
 };
 
@@ -57,6 +58,12 @@ fb3_status fb3_comm_complete(fb3_comm *comm, MPI_Request *request, const char *w
 /* Collective over `channel`: every rank gets the worst status of any, as fb3_comm_agree() ranks them, with its error
  * text; `*rank` (may be NULL) is whose it was, -1 where all is well. */
 fb3_status fb3_comm_worst(fb3_comm *comm, MPI_Comm channel, fb3_status mine, const char *what, int *rank);
+
+/* The number that a rank of this communicator has in the world. */
+int fb3_comm_world_rank(const fb3_comm *comm, int rank);
+
+/* Which ranks of comm->all share memory: fills comm->node and its numbers. Collective. */
+fb3_status fb3_comm_split_by_node(fb3_comm *comm);
 
 /* Node memory (node_window.c). */
 fb3_status fb3_node_windows_open(fb3_comm *comm);

@@ -45,11 +45,17 @@ static fb3_status resolve_bf16(fb3_session *session)
     return FB3_OK;
 }
 
-static void print_start_table(const fb3_session *session, const fb3_rank_info *info)
+void fb3_session_print_ranks(const fb3_session *session, void (*note)(const void *context, int rank),
+                             const void *context)
 {
+    const fb3_rank_info *info = session->ranks;
+    if (!session->first || session->config->quiet) return;
     printf("%4s  %-16s %5s %5s  %s\n", "rank", "host", "node", "cores", "device");
-    for (int r = 0; r < session->size; r++)
-        printf("%4d  %-16s %5d %5d  %s\n", info[r].rank, info[r].host, info[r].node, info[r].cores, info[r].device);
+    for (int r = 0; r < fb3_comm_size(session->world); r++) {
+        printf("%4d  %-16s %5d %5d  %s", info[r].rank, info[r].host, info[r].node, info[r].cores, info[r].device);
+        if (note) note(context, r);
+        printf("\n");
+    }
     if (session->device == FB3_DEVICE_CPU && session->why_not_cuda[0])
         printf("cuda is not used: %s\n", session->why_not_cuda);
     fflush(stdout);
@@ -66,15 +72,12 @@ static fb3_status check_devices_differ(const fb3_session *session, const fb3_ran
     return FB3_OK;
 }
 
-static fb3_status show_devices(fb3_session *session, const char *device, const char *device_id)
+static fb3_status gather_ranks(fb3_session *session, const char *device, const char *device_id)
 {
-    fb3_rank_info *info = calloc((size_t)session->size, sizeof *info);
-    FB3_REQUIRE(info, FB3_FAILED, "out of memory for the start table");
-    fb3_status status = fb3_comm_gather_info(session->comm, device, device_id, info);
-    if (status == FB3_OK && session->root && !session->config->quiet) print_start_table(session, info);
-    if (status == FB3_OK) status = check_devices_differ(session, info);
-    free(info);
-    return status;
+    session->ranks = calloc((size_t)session->size, sizeof *session->ranks);
+    FB3_REQUIRE(session->ranks, FB3_FAILED, "out of memory for the start table");
+    FB3_TRY(fb3_comm_gather_info(session->comm, device, device_id, session->ranks));
+    return check_devices_differ(session, session->ranks);
 }
 
 static fb3_status open_device(fb3_session *session, char device_id[16])
@@ -104,7 +107,7 @@ fb3_status fb3_session_open_backend(fb3_session *session)
     FB3_TRY(fb3_comm_agree(session->comm, open_device(session, device_id), "opening the device"));
     if (session->config->debug) FB3_TRY(fb3_backend_make_checked(session->backend));
     fb3_backend_describe(session->backend, device, sizeof device);
-    FB3_TRY(show_devices(session, device, device_id));
+    FB3_TRY(gather_ranks(session, device, device_id));
     return fb3_comm_agree(session->comm, fb3_profile_begin(session), "beginning the trace");
 }
 

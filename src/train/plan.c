@@ -51,7 +51,7 @@ static void print_time(const fb3_run *run, double steps, double samples, double 
         const int32_t bounds[] = {0, fb3_dataset_length(data, row)};
         flops += fb3_step_flops(&run->model, bounds, 1);
     }
-    double seconds = samples * flops / (double)data->n / (rate * run->session->size);
+    double seconds = samples * flops / (double)data->n / (rate * fb3_comm_size(run->session->world));
     printf("time                about ");
     if (seconds < 5400)
         printf("%.2g minutes", seconds / 60);
@@ -72,8 +72,9 @@ static fb3_status print_plan(fb3_run *run, double rate)
     printf("samples             %lld, %lld tokens, %d different ones\n", (long long)run->data->n,
            (long long)run->data->offsets[run->data->n], run->vocabulary.count);
     printf("parameters          %lld\n", (long long)run->table->full_parameters);
-    printf("global batch        %lld: %d rank(s), %d micro-batch(es) of at most %d\n",
-           (long long)config->total_train_batch_size, run->session->size, run->accumulation, run->micro_sequences);
+    printf("global batch        %lld: %d group(s) of %d rank(s), %d micro-batch(es) of at most %d\n",
+           (long long)config->total_train_batch_size, run->groups, run->session->size, run->accumulation,
+           run->micro_sequences);
     for (int fold = 0; fold < run->folds; fold++) {
         int64_t train = 0;
         if (!run->selected[fold]) continue;
@@ -96,7 +97,7 @@ fb3_status fb3_run_print_plan(fb3_run *run)
 {
     double rate;
     FB3_TRY(measure_rate(run, &rate));
-    fb3_status mine = run->session->root ? print_plan(run, rate) : FB3_OK;
+    fb3_status mine = run->session->first ? print_plan(run, rate) : FB3_OK;
     fflush(stdout);
-    return fb3_comm_agree(run->session->comm, mine, "dry run");
+    return fb3_comm_agree(run->session->world, mine, "dry run");
 }

@@ -204,6 +204,7 @@ fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, cons
     FB3_REQUIRE_GOTO(data.h5_path, done, FB3_FAILED, "out of memory");
     FB3_TRY_GOTO(fb3_models_find(&p->names, paths), done);
     FB3_TRY_GOTO(fb3_session_open_backend(session), done);
+    fb3_session_print_ranks(session, NULL, NULL);
     for (int m = 0; m < p->names.count; m++) {
         FB3_TRY_GOTO(predict_one(session, p, &data, p->names.item[m], csv, labelled, pooled), done);
     }

@@ -139,12 +139,10 @@ static fb3_status make_folds(fb3_run *run)
 {
     fb3_comm *comm = run->session->comm;
     fb3_node_memory *node = fb3_comm_node_memory(comm);
-    void *fold, *rows;
+    void *fold;
     int64_t folds = run->config->folds;
     FB3_TRY(node->allocate(node->context, (size_t)run->data->n * sizeof *run->fold, &fold));
-    FB3_TRY(node->allocate(node->context, (size_t)run->data->n * sizeof *run->rows, &rows));
     run->fold = fold;
-    run->rows = rows;
     fb3_status status = FB3_OK;
     if (node->writer) {
         int k = (int)folds;
@@ -159,6 +157,16 @@ static fb3_status make_folds(fb3_run *run)
     run->folds = (int)folds;
     run->config->folds = folds;
     return fb3_config_train_folds(run->config, run->folds, run->selected);
+}
+
+/* A group's own: groups that share a node train different folds. */
+static fb3_status allocate_rows(fb3_run *run)
+{
+    fb3_node_memory *node = fb3_comm_node_memory(run->session->comm);
+    void *rows;
+    FB3_TRY(node->allocate(node->context, (size_t)run->data->n * sizeof *run->rows, &rows));
+    run->rows = rows;
+    return FB3_OK;
 }
 
 fb3_status fb3_run_fold_rows(fb3_run *run, int fold, fb3_fold_rows *rows)
@@ -194,23 +202,30 @@ static int64_t ceil_divide(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* The global batch is one number, fixed at the first start. */
+/* Micro-batches in which so many ranks take a global batch. */
+static int64_t micro_batches(const fb3_config *config, int64_t ranks)
+{
+    return ceil_divide(config->total_train_batch_size, config->per_device_train_batch_size * ranks);
+}
+
+/* The global batch is one number for all folds, fixed at the first start: what the smallest group takes. */
 static fb3_status resolve_batch(fb3_run *run, bool first_start)
 {
     fb3_config *config = run->config;
-    int64_t ranks = run->session->size, per_device = config->per_device_train_batch_size;
-    int64_t accumulation = config->gradient_accumulation_steps, total = config->total_train_batch_size;
-    if (total == FB3_UNSET_INT) total = per_device * accumulation * ranks;
-    int64_t needed = ceil_divide(total, per_device * ranks);
+    int64_t ranks = run->smallest_group, accumulation = config->gradient_accumulation_steps;
+    if (config->total_train_batch_size == FB3_UNSET_INT)
+        config->total_train_batch_size = config->per_device_train_batch_size * accumulation * ranks;
+    int64_t needed = micro_batches(config, ranks);
     FB3_REQUIRE(
         !first_start || !fb3_config_given(config, "gradient_accumulation_steps") || accumulation == needed, FB3_INPUT,
         "gradient_accumulation_steps: %lld contradicts total_train_batch_size: %lld, which on %lld ranks of %lld "
         "takes %lld; leave one of them out",
-        (long long)accumulation, (long long)total, (long long)ranks, (long long)per_device, (long long)needed);
-    config->total_train_batch_size = total;
+        (long long)accumulation, (long long)config->total_train_batch_size, (long long)ranks,
+        (long long)config->per_device_train_batch_size, (long long)needed);
     config->gradient_accumulation_steps = needed;
-    run->accumulation = (int)needed;
-    run->micro_sequences = (int)ceil_divide(ceil_divide(total, ranks), needed);
+    ranks = run->session->size;
+    run->accumulation = (int)micro_batches(config, ranks);
+    run->micro_sequences = (int)ceil_divide(ceil_divide(config->total_train_batch_size, ranks), run->accumulation);
     run->longest = fb3_dataset_longest(run->data);
     if (run->validation && fb3_dataset_longest(run->validation) > run->longest) {
         run->longest = fb3_dataset_longest(run->validation);
@@ -328,11 +343,13 @@ static fb3_status open_run(fb3_run *run, char **stored_text, fb3_config *stored)
     if (run->hf) FB3_TRY(fb3_comm_check_same(session->comm, run->weights_sha256, "weights"));
     FB3_TRY(open_data(run));
     FB3_TRY(make_folds(run));
+    FB3_TRY(fb3_run_form_groups(run));
+    FB3_TRY(allocate_rows(run));
     FB3_TRY(resolve_batch(run, *stored_text == NULL));
     FB3_TRY(fb3_param_table_create(&run->table, &run->model, run->vocabulary.count, run->data->targets));
     if (run->config->dry_run) return FB3_OK;
-    fb3_status mine = session->root && !*stored_text ? write_run_files(run) : FB3_OK;
-    return fb3_comm_agree(session->comm, mine, "writing the run directory");
+    fb3_status mine = session->first && !*stored_text ? write_run_files(run) : FB3_OK;
+    return fb3_comm_agree(session->world, mine, "writing the run directory");
 }
 
 fb3_status fb3_run_open(fb3_run *run, fb3_session *session)
@@ -369,6 +386,7 @@ fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session)
 void fb3_run_close(fb3_run *run)
 {
     fb3_file_unlock(run->lock);
+    free(run->group_of_rank);
     fb3_param_table_free(run->table);
     fb3_hf_close(run->hf);
     fb3_vocabulary_free(&run->vocabulary);

@@ -19,13 +19,20 @@ static fb3_status check_same_configuration(fb3_session *session)
     return fb3_comm_check_same(session->comm, hex, "configuration");
 }
 
+static void use_comm(fb3_session *session, fb3_comm *comm)
+{
+    session->comm = comm;
+    session->rank = fb3_comm_rank(comm);
+    session->size = fb3_comm_size(comm);
+    session->root = fb3_comm_root(comm);
+}
+
 fb3_status fb3_session_open(fb3_session *session, fb3_config *config)
 {
     *session = (fb3_session){.config = config};
-    FB3_TRY(fb3_comm_start(&session->comm, true, config->ddp_timeout));
-    session->rank = fb3_comm_rank(session->comm);
-    session->size = fb3_comm_size(session->comm);
-    session->root = fb3_comm_root(session->comm);
+    FB3_TRY(fb3_comm_start(&session->world, true, config->ddp_timeout));
+    session->first = fb3_comm_root(session->world);
+    use_comm(session, session->world);
     FB3_REQUIRE(!config->debug || session->size == 1, FB3_INPUT,
                 "--debug is the single-device mode; start it without mpirun, or with -np 1");
     FB3_TRY(fb3_comm_bind(session->comm, config->bind == FB3_BIND_KEEP));
@@ -38,8 +45,19 @@ void fb3_session_close(fb3_session *session)
     fb3_worker_stop(session->io);
     if (session->reducer) session->reducer->ops->destroy(session->reducer);
     fb3_backend_close(session->backend);
-    fb3_comm_finish(session->comm);
+    if (session->comm != session->world) fb3_comm_leave(session->comm);
+    fb3_comm_finish(session->world);
+    free(session->ranks);
     *session = (fb3_session){0};
+}
+
+fb3_status fb3_session_join(fb3_session *session, int number, int groups)
+{
+    fb3_comm *group;
+    if (groups == 1) return FB3_OK;
+    FB3_TRY(fb3_comm_join(session->world, number, groups, &group));
+    use_comm(session, group);
+    return FB3_OK;
 }
 
 /* A file that ends in .h5 is a data set that was prepared before. */

@@ -26,10 +26,12 @@ static fb3_status move_communication_on(void *context)
     return trainer->reducer->ops->poll(trainer->reducer);
 }
 
-/* The ranks agree to stop as soon as one of them was asked to. */
+/* The ranks agree to stop as soon as one of them was asked to, or has heard that another group was. */
 static fb3_status stop_wanted_anywhere(fb3_trainer *trainer, bool *stop)
 {
-    int64_t flag = fb3_signals_stop_wanted(trainer->config->stop_before_end);
+    bool told;
+    FB3_TRY(fb3_comm_stop_told(trainer->session->comm, &told));
+    int64_t flag = told || fb3_signals_stop_wanted(trainer->config->stop_before_end);
     FB3_TRY(fb3_comm_max_int64(trainer->session->comm, &flag, 1, "agreeing whether to stop"));
     *stop = flag != 0;
     return FB3_OK;

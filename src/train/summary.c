@@ -95,12 +95,12 @@ static fb3_status write_summary(const fb3_run *run, const fb3_score_row *rows, i
         json_object_set_new(fold, "fold", json_integer(k));
         json_array_append_new(folds, fold);
     }
-    json_t *summary =
-        json_pack("{s:o, s:o, s:o, s:f, s:f, s:i, s:[s], s:o, s:o}", "pooled",
-                  scores_json(&rows[count - 2].scores, targets), "folds", folds, "mean_predictor",
-                  scores_json(&rows[count - 1].scores, targets), "seconds", seconds, "samples_per_second",
-                  seconds > 0 ? run->trained_samples / seconds : 0.0, "ranks", run->session->size, "devices", device,
-                  "versions", versions ? json_loads(versions, 0, NULL) : json_null(), "inputs", inputs_json(run));
+    json_t *summary = json_pack("{s:o, s:o, s:o, s:f, s:f, s:i, s:[s], s:o, s:o}", "pooled",
+                                scores_json(&rows[count - 2].scores, targets), "folds", folds, "mean_predictor",
+                                scores_json(&rows[count - 1].scores, targets), "seconds", seconds, "samples_per_second",
+                                seconds > 0 ? run->trained_samples / seconds : 0.0, "ranks",
+                                fb3_comm_size(run->session->world), "devices", device, "versions",
+                                versions ? json_loads(versions, 0, NULL) : json_null(), "inputs", inputs_json(run));
     char *text = summary ? json_dumps(summary, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     char *path = fb3_path_join(run->config->output_dir, "summary.json");
     fb3_status status = text && path ? fb3_file_write(path, text, strlen(text)) : fb3_fail(FB3_FAILED, "out of memory");

@@ -67,7 +67,7 @@ static fb3_status record_start(fb3_fold_run *f)
     fb3_run_record record = {.config_text = config,
                              .fold = f->fold,
                              .folds = run->folds,
-                             .world_size = run->session->size,
+                             .world_size = fb3_comm_size(run->session->world),
                              .group_size = run->session->size,
                              .device = device,
                              .parameters = run->table->full_parameters,
@@ -462,16 +462,10 @@ static bool complete_on_disk(const char *last)
     return complete;
 }
 
-fb3_status fb3_fold_complete(const fb3_run *run, int fold, bool *complete)
+bool fb3_fold_complete(const fb3_run *run, int fold)
 {
-    int64_t flag = 0;
-    if (run->session->root) {
-        char *last = fb3_run_fold_path(run, fold, "last.h5");
-        FB3_REQUIRE(last, FB3_FAILED, "out of memory");
-        flag = complete_on_disk(last);
-        free(last);
-    }
-    FB3_TRY(fb3_comm_broadcast(run->session->comm, &flag, sizeof flag, 0, "whether a fold is complete"));
-    *complete = flag != 0;
-    return FB3_OK;
+    char *last = fb3_run_fold_path(run, fold, "last.h5");
+    bool complete = last && complete_on_disk(last);
+    free(last);
+    return complete;
 }
