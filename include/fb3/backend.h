@@ -93,6 +93,10 @@ static inline float fb3_adamw_decay_factor(const fb3_adamw *args, const fb3_adam
     return (float)(1.0 - args->lr * segment->lr_scale * segment->decay);
 }
 
+/* The value of 1 in fixed point, and of the largest sum. */
+#define FB3_FIXED_ONE     17592186044416.0 /* 2^44 */
+#define FB3_FIXED_LARGEST 524288.0f        /* 2^(63 - 44) */
+
 /* What the largest step will need; the backend reserves its workspace once (fb3_backend.ops->reserve). */
 typedef struct fb3_limits {
     int T, B, max_len, C, H, F, R, A, Y;
@@ -132,6 +136,12 @@ typedef struct fb3_ops {
 
     /* dst act[n] = (act) src float[n]; on f32 a copy */
     fb3_status (*cast_to_act)(fb3_backend *be, void *dst, const float *src, int64_t n);
+    /* Sums that do not depend on their order, in fixed point (DESIGN 5.1, reproducible). sum int64[n + 1]:
+     * sum[i] += round(x[i] * FB3_FIXED_ONE), half to even; sum[n] += the number of x float[n] that are not below
+     * `limit`, which add nothing. A limit of 2^(63 - 44) over the number of terms keeps sums from overflowing. */
+    fb3_status (*fixed_add)(fb3_backend *be, int64_t *sum, const float *x, int64_t n, float limit);
+    /* x float[n] = sum[i] / FB3_FIXED_ONE; where sum[n] is not 0, x[0] is not a number. */
+    fb3_status (*fixed_to_float)(fb3_backend *be, float *x, const int64_t *sum, int64_t n);
     /* number of values that are not finite, of act[n] or float[n], added to *count (device int64) */
     fb3_status (*count_nonfinite)(fb3_backend *be, int64_t *count, const void *x, fb3_dtype dtype, int64_t n);
 

@@ -12,7 +12,8 @@ typedef struct fb3_reducer_ops {
     /* Posts the in-place sum of x[0..count) over the ranks. Ranges must not overlap; every rank posts the same ranges
      * in the same order. Large ranges are cut into pieces of a constant size. */
     fb3_status (*start)(fb3_reducer *reducer, float *x, int64_t count);
-    fb3_status (*poll)(fb3_reducer *reducer); /* moves posted sums on; cheap */
+    fb3_status (*start_int64)(fb3_reducer *reducer, int64_t *x, int64_t count); /* the same of integers */
+    fb3_status (*poll)(fb3_reducer *reducer);                                   /* moves posted sums on; cheap */
     /* Operations after it see the sums. On the host they are done when it returns; on a device it only puts the
      * operations behind them, and the backend's sync fails where a sum failed or took too long. */
     fb3_status (*wait)(fb3_reducer *reducer, int64_t step);

@@ -67,12 +67,19 @@ fb3_status fb3_signals_catch(void);
 /* This rank was asked to stop, or the scheduler's end time minus `stop_before_end` seconds has passed. */
 bool fb3_signals_stop_wanted(int64_t stop_before_end);
 
+/* How a global batch is split into micro-batches. */
+typedef struct fb3_split {
+    int accumulation; /* micro-batches of a rank */
+    int leaves;       /* reproducible: the global batch is cut by position into so many, each a micro-batch; else 0 */
+} fb3_split;
+
 /* --- replica.c: the model on this rank's device ------------------------------------------------------------------- */
 
 typedef struct fb3_replica {
     fb3_session *session;
     const fb3_param_table *table; /* borrowed */
     fb3_arenas arenas;
+    int64_t *fixed; /* [table->size + 1] the gradient in fixed point, in a training that is reproducible; else NULL */
     fb3_deberta *model;
     int max_tokens, max_sequences; /* of a micro-batch */
 } fb3_replica;
@@ -92,8 +99,8 @@ fb3_status fb3_replica_open(fb3_replica *replica, fb3_session *session, const fb
                             int max_sequences, int max_length, fb3_model_mode mode);
 /* memory.c: FB3_FAILED, with the numbers and what would fit, where the device has not enough memory left for a replica
  * with batches of that many sequences. Local. */
-fb3_status fb3_replica_check_memory(fb3_backend *be, const fb3_param_table *table, int sequences, int longest,
-                                    fb3_model_mode mode);
+fb3_status fb3_replica_check_memory(const fb3_session *session, const fb3_param_table *table, int sequences,
+                                    int longest, fb3_model_mode mode);
 /* FB3_TRAINING, or with gradient_checkpointing FB3_TRAINING_CHECKPOINTED. */
 fb3_model_mode fb3_training_mode(const fb3_config *config);
 void fb3_replica_close(fb3_replica *replica);
@@ -122,6 +129,7 @@ typedef struct fb3_step_plan {
     int64_t samples;  /* of all ranks */
     int64_t *my_rows; /* this rank's, micro-batch by micro-batch */
     int *micro_start; /* [accumulation + 1] into my_rows */
+    int *leaf;        /* [accumulation] which leaf a micro-batch is; -1: none */
     int64_t tokens;   /* of all ranks */
 } fb3_step_plan;
 
@@ -129,7 +137,7 @@ typedef struct fb3_feed fb3_feed;
 /* `visits`: how often a step goes through its micro-batches (2 for mcrmse with accumulation). The feed starts at
  * optimizer step `first_step`, and reads ahead up to `total_steps`. */
 fb3_status fb3_feed_open(fb3_feed **feed, fb3_session *session, const fb3_sampler *sampler, const fb3_dataset *dataset,
-                         const fb3_vocabulary *vocabulary, int hidden, int accumulation, int visits, int max_tokens,
+                         const fb3_vocabulary *vocabulary, int hidden, fb3_split split, int visits, int max_tokens,
                          int max_sequences, int64_t first_step, int64_t total_steps);
 void fb3_feed_close(fb3_feed *feed);
 /* The plan of the current step. */
@@ -159,7 +167,7 @@ typedef struct fb3_run {
     int *group_of_rank;               /* [world size] */
     int smallest_group;               /* ranks of it */
     int group_of_fold[FB3_MAX_FOLDS]; /* which trains it; -1: not selected, or complete already */
-    int accumulation;                 /* micro-batches per step on this group */
+    fb3_split split;                  /* of the global batch, on this group */
     int micro_sequences, longest;     /* of a training micro-batch; of the data, in tokens */
     int lock;                         /* of the run directory, on the root; else -1 */
     double started;                   /* fb3_seconds() */
@@ -218,9 +226,11 @@ typedef struct fb3_trainer {
     const fb3_config *config;
     fb3_dropout_rates dropout;
     fb3_rng_key dropout_key;
-    int targets, accumulation;
-    int64_t step;    /* finished optimizer steps */
-    int64_t updates; /* those that changed the weights: AdamW's t */
+    int targets;
+    fb3_split split;
+    double *leaf_sums; /* [leaves, FB3_LOSS_SUMS(targets)] of this step, where there are leaves */
+    int64_t step;      /* finished optimizer steps */
+    int64_t updates;   /* those that changed the weights: AdamW's t */
 } fb3_trainer;
 
 typedef struct fb3_step_result {

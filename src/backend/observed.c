@@ -218,6 +218,18 @@ static fb3_status cast_to_act(fb3_backend *be, void *dst, const float *src, int6
     return FB3_OK;
 }
 
+static fb3_status fixed_add(fb3_backend *be, int64_t *sum, const float *x, int64_t n, float limit)
+{
+    OBSERVE(fixed_add(be, sum, x, n, limit), (fb3_work){.bytes = (double)n * (4 + 8 + 8)});
+    return FB3_OK;
+}
+
+static fb3_status fixed_to_float(fb3_backend *be, float *x, const int64_t *sum, int64_t n)
+{
+    OBSERVE(fixed_to_float(be, x, sum, n), (fb3_work){.bytes = (double)n * (8 + 4)});
+    return output(be, __func__, "x", x, FB3_F32, n);
+}
+
 static fb3_status library_product(fb3_backend *be, int M, int N, int K, double *seconds)
 {
     return inner(be)->library_product(be, M, N, K, seconds);
@@ -492,6 +504,8 @@ static const fb3_ops observed_ops = {
     .snapshot = snapshot,
     .snapshot_ready = snapshot_ready,
     .cast_to_act = cast_to_act,
+    .fixed_add = fixed_add,
+    .fixed_to_float = fixed_to_float,
     .count_nonfinite = count_nonfinite,
     .library_product = library_product,
     .memory_rate = memory_rate,

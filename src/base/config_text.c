@@ -47,6 +47,7 @@ static bool may_differ(const fb3_option *option, const fb3_config *then, const f
 {
     bool appears = fb3_option_unset(then, option) != fb3_option_unset(now, option);
     if (fb3_option_is(option, "device") || fb3_option_is(option, "use_cpu")) return !now->reproducible;
+    if (fb3_option_is(option, "per_device_eval_batch_size") && now->reproducible) return false;
     if (option->flags & OPTION_STAYS_SET) return !appears;
     if (option->flags & OPTION_SPLIT) return batch_is_kept(then, now);
     return option->flags & (OPTION_MAY_CHANGE | OPTION_INVOCATION | OPTION_IS_PATH);

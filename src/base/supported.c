@@ -11,7 +11,6 @@ static const struct limit {
     const char *allowed[2];
 } LIMITS[] = {
     /* clang-format off */
-    {"reproducible", {"false", NULL}},
     {"report_to", {"[none]", NULL}},
     /* clang-format on */
 };

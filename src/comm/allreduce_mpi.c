@@ -15,13 +15,14 @@
 #include <malloc.h>
 #include <stdlib.h>
 
-enum { PIECE_FLOATS = 1 << 20, IN_FLIGHT_MAX = 4, QUEUE_FIRST_CAPACITY = 64 };
+enum { PIECE_BYTES = 1 << 22, IN_FLIGHT_MAX = 4, QUEUE_FIRST_CAPACITY = 64 };
 
-enum { PIECE_BYTES = PIECE_FLOATS * (int)sizeof(float), IN_FLIGHT_BYTES = IN_FLIGHT_MAX * PIECE_BYTES };
+enum { IN_FLIGHT_BYTES = IN_FLIGHT_MAX * PIECE_BYTES };
 
 typedef struct piece {
-    float *x; // [count]
+    void *x; // [count]
     int count;
+    MPI_Datatype type;
 } piece;
 
 typedef struct mpi_reducer {
@@ -34,7 +35,7 @@ typedef struct mpi_reducer {
     int64_t head, tail, capacity;
 } mpi_reducer;
 
-static fb3_status queue_piece(mpi_reducer *reducer, float *x, int count)
+static fb3_status queue_piece(mpi_reducer *reducer, piece next)
 {
     if (reducer->head == reducer->tail) reducer->head = reducer->tail = 0;
     if (reducer->tail == reducer->capacity) {
@@ -44,7 +45,7 @@ static fb3_status queue_piece(mpi_reducer *reducer, float *x, int count)
         reducer->queue = grown;
         reducer->capacity = capacity;
     }
-    reducer->queue[reducer->tail++] = (piece){x, count};
+    reducer->queue[reducer->tail++] = next;
     return FB3_OK;
 }
 
@@ -52,23 +53,34 @@ static fb3_status post_pieces(mpi_reducer *reducer)
 {
     while (reducer->flying < IN_FLIGHT_MAX && reducer->head < reducer->tail) {
         piece next = reducer->queue[reducer->head++];
-        FB3_MPI(MPI_Iallreduce(MPI_IN_PLACE, next.x, next.count, MPI_FLOAT, MPI_SUM, reducer->channel,
+        FB3_MPI(MPI_Iallreduce(MPI_IN_PLACE, next.x, next.count, next.type, MPI_SUM, reducer->channel,
                                &reducer->in_flight[reducer->flying++]));
     }
     return FB3_OK;
 }
 
-static fb3_status start_mpi(fb3_reducer *base, float *x, int64_t count)
+static fb3_status start(fb3_reducer *base, void *x, int64_t count, int bytes_each, MPI_Datatype type)
 {
     mpi_reducer *reducer = (mpi_reducer *)base;
+    const int64_t whole = PIECE_BYTES / bytes_each;
     assert(count >= 0);
     if (reducer->comm->size == 1) return FB3_OK;
-    for (int64_t at = 0; at < count; at += PIECE_FLOATS) {
-        int size = (int)(count - at < PIECE_FLOATS ? count - at : PIECE_FLOATS);
-        FB3_TRY(queue_piece(reducer, x + at, size));
+    for (int64_t at = 0; at < count; at += whole) {
+        int size = (int)(count - at < whole ? count - at : whole);
+        FB3_TRY(queue_piece(reducer, (piece){(char *)x + at * bytes_each, size, type}));
     }
-    base->bytes += count * (int64_t)sizeof *x;
+    base->bytes += count * bytes_each;
     return post_pieces(reducer);
+}
+
+static fb3_status start_mpi(fb3_reducer *base, float *x, int64_t count)
+{
+    return start(base, x, count, sizeof *x, MPI_FLOAT);
+}
+
+static fb3_status start_int64_mpi(fb3_reducer *base, int64_t *x, int64_t count)
+{
+    return start(base, x, count, sizeof *x, MPI_INT64_T);
 }
 
 /* Looks at the pieces in flight and posts the next ones; `landed` says how many are done. */
@@ -131,6 +143,7 @@ static void destroy_mpi(fb3_reducer *base)
 static const fb3_reducer_ops reducer_ops_mpi = {
     .name = "mpi",
     .start = start_mpi,
+    .start_int64 = start_int64_mpi,
     .poll = poll_mpi,
     .wait = wait_mpi,
     .destroy = destroy_mpi,

@@ -1,6 +1,7 @@
 /* The device of every rank: which kind the world takes, who takes which, the start table, the all-reduce between them.
  */
 #include "fb3/cuda_library.h"
+#include "fb3/hash.h"
 #include "fb3/log.h"
 #include "fb3/train.h"
 
@@ -99,6 +100,16 @@ static fb3_status open_device(fb3_session *session, char device_id[16])
     return FB3_OK;
 }
 
+/* Kinds of processors and devices differ in the last bits. `device` is a name, then the kind. */
+static fb3_status check_same_arithmetic(fb3_session *session, const char *device)
+{
+    char hex[FB3_SHA256_HEX];
+    const char *kind = strchr(device, ' ');
+    FB3_TRY(fb3_sha256_memory(kind ? kind : device, strlen(kind ? kind : device), hex));
+    fb3_status status = fb3_comm_check_same(session->comm, hex, "reproducible: kind of processor or device");
+    return status == FB3_OK ? FB3_OK : fb3_fail_context(status, "this rank has %s", device);
+}
+
 fb3_status fb3_session_open_backend(fb3_session *session)
 {
     char device[128], device_id[16] = "";
@@ -107,6 +118,7 @@ fb3_status fb3_session_open_backend(fb3_session *session)
     FB3_TRY(fb3_comm_agree(session->comm, open_device(session, device_id), "opening the device"));
     if (session->config->debug) FB3_TRY(fb3_backend_make_checked(session->backend));
     fb3_backend_describe(session->backend, device, sizeof device);
+    if (session->config->reproducible) FB3_TRY(check_same_arithmetic(session, device));
     FB3_TRY(gather_ranks(session, device, device_id));
     return fb3_comm_agree(session->comm, fb3_profile_begin(session), "beginning the trace");
 }

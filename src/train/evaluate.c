@@ -1,8 +1,9 @@
 /* Predictions for many samples, shared out over the ranks.
  *
  * Samples go in the order of their lengths, longest first, to the ranks in turn: equal counts, nearly equal costs, and
- * batches of like lengths. The plan follows from the lengths alone, so the root knows where each prediction belongs
- * without being told. */
+ * batches of like lengths. In a run that is reproducible whole batches of a constant size are dealt, because what else
+ * is in a sample's batch may change the last bits of its prediction. The plan follows from the lengths alone, so the
+ * root knows where each prediction belongs without being told. */
 #include "fb3/train.h"
 
 #include <assert.h>
@@ -11,18 +12,20 @@
 
 /* This rank's part of the work: positions into the caller's rows. */
 typedef struct share {
-    int64_t *position; /* [n] all positions, longest first; rank r has r, r + size, r + 2 size, ... */
+    int64_t *position; /* [n] all positions, longest first, in runs of `together`; rank r has run r, r + size, ... */
     int64_t n;         /* of all ranks */
-    int rank, size;
+    int rank, size, together;
+    bool whole_runs; /* a run is a batch */
 } share;
 
 static int64_t share_count(const share *s, int rank)
 {
-    return (s->n - rank + s->size - 1) / s->size;
+    const int64_t runs = s->n / s->together, rest = s->n % s->together; /* whole runs; what is in the one after them */
+    return (runs - rank + s->size - 1) / s->size * s->together + (runs % s->size == rank ? rest : 0);
 }
 static int64_t share_position(const share *s, int rank, int64_t i)
 {
-    return s->position[rank + i * s->size];
+    return s->position[(rank + i / s->together * s->size) * s->together + i % s->together];
 }
 
 /* Counting sort by length, stable: equal lengths stay in the order of the rows. */
@@ -48,6 +51,7 @@ static int batch_size(const fb3_replica *replica, const fb3_dataset *dataset, co
 {
     int64_t count = share_count(s, s->rank), tokens = 0;
     int taken = 0;
+    if (s->whole_runs) return (int)(count - first < s->together ? count - first : s->together);
     while (first + taken < count && taken < replica->max_sequences) {
         tokens += fb3_dataset_length(dataset, rows[share_position(s, s->rank, first + taken)]);
         if (taken > 0 && tokens > replica->max_tokens) break;
@@ -127,7 +131,12 @@ fb3_status fb3_evaluate_rows(fb3_replica *replica, const fb3_dataset *dataset, c
     fb3_status status = FB3_OK;
     fb3_session *session = replica->session;
     int targets = replica->table->targets, hidden = replica->table->model.hidden;
-    share s = {.n = n, .rank = session->rank, .size = session->size};
+    const fb3_config *config = session->config;
+    share s = {.n = n,
+               .rank = session->rank,
+               .size = session->size,
+               .together = config->reproducible ? (int)config->per_device_eval_batch_size : 1,
+               .whole_runs = config->reproducible};
     size_t count = (size_t)share_count(&s, s.rank) + 1;
     float *my_pred = malloc(count * (size_t)targets * sizeof *my_pred);
     float *my_pooled = pooled ? malloc(count * (size_t)hidden * sizeof *my_pooled) : NULL;

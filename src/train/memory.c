@@ -9,6 +9,7 @@ typedef struct demand {
     fb3_backend *be;
     int sequences, longest; /* of a micro-batch */
     fb3_model_mode mode;
+    bool reproducible;
 } demand;
 
 static double arena_bytes(const demand *d)
@@ -16,7 +17,8 @@ static double arena_bytes(const demand *d)
     const double parameters = (double)d->table->size;
     const double arenas = d->mode == FB3_INFERENCE ? 1 : 4; /* parameters; gradients and two moments */
     double copy = d->be->act == FB3_F32 ? 0 : parameters * (double)fb3_dtype_size(d->be->act);
-    return arenas * parameters * sizeof(float) + copy;
+    double fixed = d->reproducible && d->mode != FB3_INFERENCE ? parameters * sizeof(int64_t) : 0;
+    return arenas * parameters * sizeof(float) + copy + fixed;
 }
 
 static double bytes_of(const demand *d)
@@ -63,10 +65,16 @@ static fb3_status refuse(const demand *d, double left, double total)
         d->sequences, d->longest, gib(bytes_of(d)), gib(left), gib(total), cure);
 }
 
-fb3_status fb3_replica_check_memory(fb3_backend *be, const fb3_param_table *table, int sequences, int longest,
-                                    fb3_model_mode mode)
+fb3_status fb3_replica_check_memory(const fb3_session *session, const fb3_param_table *table, int sequences,
+                                    int longest, fb3_model_mode mode)
 {
-    const demand d = {.table = table, .be = be, .sequences = sequences, .longest = longest, .mode = mode};
+    fb3_backend *be = session->backend;
+    const demand d = {.table = table,
+                      .be = be,
+                      .sequences = sequences,
+                      .longest = longest,
+                      .mode = mode,
+                      .reproducible = session->config->reproducible};
     size_t left, total;
     if (be->ops->host_memory) return FB3_OK;
     FB3_TRY(be->ops->memory_left(be, &left, &total));

@@ -30,6 +30,7 @@ static void print_memory(const fb3_run *run)
     const fb3_param_table *table = run->table;
     fb3_limits limits = {.T = run->micro_sequences * run->longest, .B = run->micro_sequences, .max_len = run->longest};
     double arenas = 4.0 * (double)table->size * sizeof(float);
+    if (run->config->reproducible) arenas += (double)table->size * sizeof(int64_t);
     double words = (double)run->model.vocab * run->model.hidden * sizeof(float);
     double activations =
         (double)fb3_deberta_memory(table, &limits, run->session->backend->act, fb3_training_mode(run->config));
@@ -73,7 +74,7 @@ static fb3_status print_plan(fb3_run *run, double rate)
            (long long)run->data->offsets[run->data->n], run->vocabulary.count);
     printf("parameters          %lld\n", (long long)run->table->full_parameters);
     printf("global batch        %lld: %d group(s) of %d rank(s), %d micro-batch(es) of at most %d\n",
-           (long long)config->total_train_batch_size, run->groups, run->session->size, run->accumulation,
+           (long long)config->total_train_batch_size, run->groups, run->session->size, run->split.accumulation,
            run->micro_sequences);
     for (int fold = 0; fold < run->folds; fold++) {
         int64_t train = 0;

@@ -58,6 +58,12 @@ static fb3_status alloc_arenas(fb3_backend *be, fb3_arenas *arenas, int64_t size
     return be->ops->alloc(be, &arenas->param_act, (size_t)size * fb3_dtype_size(be->act));
 }
 
+static fb3_status alloc_fixed(fb3_replica *replica)
+{
+    fb3_backend *be = replica->session->backend;
+    return be->ops->alloc(be, (void **)&replica->fixed, (size_t)(replica->table->size + 1) * sizeof *replica->fixed);
+}
+
 fb3_model_mode fb3_training_mode(const fb3_config *config)
 {
     return config->gradient_checkpointing ? FB3_TRAINING_CHECKPOINTED : FB3_TRAINING;
@@ -69,8 +75,9 @@ fb3_status fb3_replica_open(fb3_replica *replica, fb3_session *session, const fb
     *replica =
         (fb3_replica){.session = session, .table = table, .max_tokens = max_tokens, .max_sequences = max_sequences};
     fb3_limits limits = {.T = max_tokens, .B = max_sequences, .max_len = max_length};
-    FB3_TRY(fb3_replica_check_memory(session->backend, table, max_tokens / max_length, max_length, mode));
+    FB3_TRY(fb3_replica_check_memory(session, table, max_tokens / max_length, max_length, mode));
     FB3_TRY(alloc_arenas(session->backend, &replica->arenas, table->size, mode != FB3_INFERENCE));
+    if (session->config->reproducible && mode != FB3_INFERENCE) FB3_TRY(alloc_fixed(replica));
     return fb3_deberta_create(&replica->model, session->backend, table, &replica->arenas, &limits, mode);
 }
 
@@ -85,6 +92,7 @@ void fb3_replica_close(fb3_replica *replica)
     be->ops->free(be, arenas->grad);
     be->ops->free(be, arenas->m);
     be->ops->free(be, arenas->v);
+    be->ops->free(be, replica->fixed);
     *replica = (fb3_replica){0};
 }
 

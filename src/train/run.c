@@ -208,6 +208,32 @@ static int64_t micro_batches(const fb3_config *config, int64_t ranks)
     return ceil_divide(config->total_train_batch_size, config->per_device_train_batch_size * ranks);
 }
 
+/* Into leaves, which do not depend on the ranks, or evenly. Local. */
+static fb3_status split_batch(fb3_run *run)
+{
+    const fb3_config *config = run->config;
+    const int64_t ranks = run->session->size, leaves = config->reproducible_leaves;
+    const int64_t total = config->total_train_batch_size, per_device = config->per_device_train_batch_size;
+    if (!config->reproducible) {
+        run->split.accumulation = (int)micro_batches(config, ranks);
+        run->micro_sequences = (int)ceil_divide(ceil_divide(total, ranks), run->split.accumulation);
+        return FB3_OK;
+    }
+    FB3_REQUIRE(
+        ranks <= leaves, FB3_INPUT,
+        "reproducible: %lld ranks train a fold, and a global batch has %lld leaves; use at most as many ranks, or "
+        "begin a run with reproducible_leaves: %lld",
+        (long long)ranks, (long long)leaves, (long long)ranks);
+    run->split = (fb3_split){.accumulation = (int)ceil_divide(leaves, ranks), .leaves = (int)leaves};
+    run->micro_sequences = (int)ceil_divide(total, leaves);
+    FB3_REQUIRE(
+        run->micro_sequences <= per_device, FB3_INPUT,
+        "reproducible: a leaf of the global batch has %d samples, more than per_device_train_batch_size: %lld; use "
+        "at least reproducible_leaves: %lld",
+        run->micro_sequences, (long long)per_device, (long long)ceil_divide(total, per_device));
+    return FB3_OK;
+}
+
 /* The global batch is one number for all folds, fixed at the first start: what the smallest group takes. */
 static fb3_status resolve_batch(fb3_run *run, bool first_start)
 {
@@ -223,9 +249,7 @@ static fb3_status resolve_batch(fb3_run *run, bool first_start)
         (long long)accumulation, (long long)config->total_train_batch_size, (long long)ranks,
         (long long)config->per_device_train_batch_size, (long long)needed);
     config->gradient_accumulation_steps = needed;
-    ranks = run->session->size;
-    run->accumulation = (int)micro_batches(config, ranks);
-    run->micro_sequences = (int)ceil_divide(ceil_divide(config->total_train_batch_size, ranks), run->accumulation);
+    FB3_TRY(fb3_comm_agree(run->session->world, split_batch(run), "splitting the global batch"));
     run->longest = fb3_dataset_longest(run->data);
     if (run->validation && fb3_dataset_longest(run->validation) > run->longest) {
         run->longest = fb3_dataset_longest(run->validation);

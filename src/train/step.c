@@ -7,9 +7,12 @@
  * All of it is queued on the device, and the host waits once, at the end, for the loss and the norm of the gradient
  * (and before the gradient of mcrmse, which needs the sums of the whole global batch).
  *
+ * With reproducible: true a micro-batch is a leaf of the global batch, whose gradient goes into a sum of integers that
+ * has the same bits on any number of ranks; the all-reduce then waits for the last leaf.
+ *
  * Sums are reduced, never averages, and divided by one global divisor: 1 rank x B, R ranks x B/R and accumulation
  * give the same gradient to rounding (DESIGN 4). */
-#include "fb3/train.h"
+#include "leaves.h"
 
 #include <math.h>
 
@@ -37,30 +40,16 @@ static fb3_status stop_wanted_anywhere(fb3_trainer *trainer, bool *stop)
     return FB3_OK;
 }
 
-static fb3_status forward(fb3_trainer *trainer)
+/* The next micro-batch goes forward. *empty: it has no samples, and no other rank waits for its gradient. */
+static fb3_status forward(fb3_trainer *trainer, bool *empty)
 {
     const fb3_batch *batch;
     fb3_deberta *model = trainer->replica->model;
     FB3_TRY(fb3_feed_next(trainer->feed, &batch));
+    *empty = batch->B == 0 && trainer->split.leaves > 0;
+    if (*empty) return FB3_OK;
     FB3_TRY(fb3_deberta_load(model, batch));
     return fb3_deberta_forward(model, &trainer->dropout, trainer->dropout_key, (uint32_t)trainer->step);
-}
-
-static fb3_status add_loss(fb3_trainer *trainer)
-{
-    const fb3_config *config = trainer->config;
-    return fb3_deberta_loss_add(trainer->replica->model, config->loss_type, (float)config->smooth_l1_beta);
-}
-
-static fb3_status backward(fb3_trainer *trainer, const double *sums, int64_t samples, bool last)
-{
-    const fb3_config *config = trainer->config;
-    float coefficient[FB3_MAX_TARGETS];
-    fb3_model_hooks hooks = {
-        .context = trainer, .grads_ready = last ? post_all_reduce : NULL, .poll = last ? move_communication_on : NULL};
-    fb3_loss_coefficients(config->loss_type, sums, samples, trainer->targets, coefficient);
-    return fb3_deberta_backward(trainer->replica->model, config->loss_type, (float)config->smooth_l1_beta, coefficient,
-                                &hooks);
 }
 
 /* The host waits for the device. What it fetched is there then. */
@@ -73,15 +62,27 @@ static fb3_status wait_for_device(fb3_trainer *trainer)
     return status;
 }
 
-static fb3_status reduce_sums(fb3_trainer *trainer, double *sums)
+static fb3_status add_loss(fb3_trainer *trainer, int micro)
 {
-    return fb3_comm_sum_double(trainer->session->comm, sums, FB3_LOSS_SUMS(trainer->targets), "summing the loss");
+    const fb3_config *config = trainer->config;
+    const int leaf = fb3_feed_plan(trainer->feed)->leaf[micro];
+    FB3_TRY(fb3_deberta_loss_add(trainer->replica->model, config->loss_type, (float)config->smooth_l1_beta));
+    return leaf >= 0 ? fb3_leaves_take_sums(trainer, leaf) : FB3_OK;
 }
 
-/* The sums of the micro-batches so far, of all ranks. */
+/* The sums of the micro-batches so far: on their way to the host, and then, when it has waited, those of all ranks. */
+static fb3_status fetch_sums(fb3_trainer *trainer, double *sums)
+{
+    return trainer->split.leaves > 0 ? FB3_OK : fb3_deberta_loss_fetch(trainer->replica->model, sums);
+}
+static fb3_status reduce_sums(fb3_trainer *trainer, double *sums)
+{
+    if (trainer->split.leaves > 0) return fb3_leaves_reduce_sums(trainer, sums);
+    return fb3_comm_sum_double(trainer->session->comm, sums, FB3_LOSS_SUMS(trainer->targets), "summing the loss");
+}
 static fb3_status sums_now(fb3_trainer *trainer, double *sums)
 {
-    FB3_TRY(fb3_deberta_loss_fetch(trainer->replica->model, sums));
+    FB3_TRY(fetch_sums(trainer, sums));
     FB3_TRY(wait_for_device(trainer));
     return reduce_sums(trainer, sums);
 }
@@ -90,32 +91,60 @@ static fb3_status sums_now(fb3_trainer *trainer, double *sums)
  * both; with more of them they all go forward once without a backward, with the same dropout. */
 static fb3_status forward_all(fb3_trainer *trainer, double *sums, bool *stopped)
 {
-    for (int micro = 0; micro < trainer->accumulation; micro++) {
+    for (int micro = 0; micro < trainer->split.accumulation; micro++) {
+        bool empty;
         FB3_TRY(stop_wanted_anywhere(trainer, stopped));
         if (*stopped) return FB3_OK;
-        FB3_TRY(forward(trainer));
-        FB3_TRY(add_loss(trainer));
+        FB3_TRY(forward(trainer, &empty));
+        if (!empty) FB3_TRY(add_loss(trainer, micro));
     }
     return sums_now(trainer, sums);
+}
+
+static fb3_status backward(fb3_trainer *trainer, const double *sums, int64_t samples, bool last)
+{
+    const fb3_config *config = trainer->config;
+    float coefficient[FB3_MAX_TARGETS];
+    const fb3_model_hooks hooks = {
+        .context = trainer, .grads_ready = last ? post_all_reduce : NULL, .poll = last ? move_communication_on : NULL};
+    fb3_loss_coefficients(config->loss_type, sums, samples, trainer->targets, coefficient);
+    return fb3_deberta_backward(trainer->replica->model, config->loss_type, (float)config->smooth_l1_beta, coefficient,
+                                &hooks);
+}
+
+/* The gradient of a leaf is made alone. */
+static fb3_status backward_of_leaf(fb3_trainer *trainer, const double *sums, int64_t samples)
+{
+    FB3_TRY(fb3_optimizer_zero_grad(trainer->optimizer));
+    FB3_TRY(backward(trainer, sums, samples, false));
+    return fb3_leaves_add_gradient(trainer);
 }
 
 /* Leaves the gradient of the whole global batch, on every rank, in the arena; in `sums` only what mcrmse needs for it.
  */
 static fb3_status accumulate_gradient(fb3_trainer *trainer, int64_t samples, double *sums, bool *stopped)
 {
-    bool whole_batch_first = trainer->config->loss_type == FB3_LOSS_MCRMSE;
-    bool twice = whole_batch_first && trainer->accumulation > 1;
+    const int micro_batches = trainer->split.accumulation;
+    const bool leaves = trainer->split.leaves > 0;
+    const bool whole_batch_first = trainer->config->loss_type == FB3_LOSS_MCRMSE;
+    const bool twice = whole_batch_first && micro_batches > 1;
+    FB3_TRY(leaves ? fb3_leaves_begin(trainer) : fb3_optimizer_zero_grad(trainer->optimizer));
     FB3_TRY(fb3_deberta_loss_begin(trainer->replica->model));
     if (twice) FB3_TRY(forward_all(trainer, sums, stopped));
-    for (int micro = 0; micro < trainer->accumulation && !*stopped; micro++) {
+    for (int micro = 0; micro < micro_batches && !*stopped; micro++) {
+        bool empty;
         FB3_TRY(stop_wanted_anywhere(trainer, stopped));
         if (*stopped) return FB3_OK;
-        FB3_TRY(forward(trainer));
-        if (!twice) FB3_TRY(add_loss(trainer));
+        FB3_TRY(forward(trainer, &empty));
+        if (!twice && !empty) FB3_TRY(add_loss(trainer, micro));
         if (whole_batch_first && !twice) FB3_TRY(sums_now(trainer, sums));
-        FB3_TRY(backward(trainer, sums, samples, micro + 1 == trainer->accumulation));
+        if (empty) continue;
+        FB3_TRY(leaves ? backward_of_leaf(trainer, sums, samples)
+                       : backward(trainer, sums, samples, micro + 1 == micro_batches));
     }
-    return *stopped ? FB3_OK : trainer->reducer->ops->wait(trainer->reducer, trainer->step + 1);
+    if (*stopped) return FB3_OK;
+    return leaves ? fb3_leaves_reduce_gradient(trainer)
+                  : trainer->reducer->ops->wait(trainer->reducer, trainer->step + 1);
 }
 
 fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result)
@@ -125,17 +154,15 @@ fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result)
     *result = (fb3_step_result){.samples = plan->samples, .tokens = plan->tokens};
     trainer->session->backend->step = trainer->step + 1;
 
-    FB3_TRY(fb3_optimizer_zero_grad(trainer->optimizer));
     FB3_TRY(accumulate_gradient(trainer, plan->samples, sums, &result->stopped));
     if (result->stopped) return FB3_OK;
 
     result->learning_rate = trainer->config->learning_rate * fb3_schedule_factor(&trainer->schedule, trainer->step);
     FB3_TRY(fb3_optimizer_step(trainer->optimizer, result->learning_rate, trainer->updates + 1));
-    if (trainer->config->loss_type == FB3_LOSS_MCRMSE) {
-        FB3_TRY(wait_for_device(trainer));
-    } else {
-        FB3_TRY(sums_now(trainer, sums));
-    }
+    const bool has_sums = trainer->config->loss_type == FB3_LOSS_MCRMSE;
+    if (!has_sums) FB3_TRY(fetch_sums(trainer, sums));
+    FB3_TRY(wait_for_device(trainer));
+    if (!has_sums) FB3_TRY(reduce_sums(trainer, sums));
     FB3_TRY(fb3_optimizer_outcome(trainer->optimizer, &result->grad_norm));
     result->loss = fb3_loss_value(trainer->config->loss_type, sums, plan->samples, trainer->targets);
     result->skipped = !isfinite(result->grad_norm);

@@ -140,6 +140,8 @@ static fb3_status open_trainer(fb3_fold_run *f)
     const fb3_config *config = run->config;
     fb3_trainer *trainer = &f->trainer;
     int train_tokens = run->micro_sequences * run->longest;
+    if (config->reproducible && run->micro_sequences < config->per_device_eval_batch_size)
+        train_tokens = (int)config->per_device_eval_batch_size * run->longest; /* evaluation takes whole batches */
     int sequences = run->micro_sequences > (int)config->per_device_eval_batch_size
                         ? run->micro_sequences
                         : (int)config->per_device_eval_batch_size;
@@ -151,7 +153,11 @@ static fb3_status open_trainer(fb3_fold_run *f)
                                          .head = (float)config->head_dropout},
                              .dropout_key = fb3_rng_key_make((uint64_t)config->seed, f->fold),
                              .targets = run->data->targets,
-                             .accumulation = run->accumulation};
+                             .split = run->split};
+    if (run->split.leaves > 0) {
+        trainer->leaf_sums = calloc((size_t)run->split.leaves * FB3_LOSS_SUMS(trainer->targets), sizeof(double));
+        FB3_REQUIRE(trainer->leaf_sums, FB3_FAILED, "out of memory for the sums of the leaves");
+    }
     FB3_TRY(fb3_schedule_make(&trainer->schedule, config, f->total_steps));
     FB3_TRY(fb3_replica_open(&f->replica, run->session, run->table, train_tokens, sequences, run->longest,
                              fb3_training_mode(config)));
@@ -162,9 +168,9 @@ static fb3_status open_trainer(fb3_fold_run *f)
 static fb3_status open_feed(fb3_fold_run *f)
 {
     const fb3_run *run = f->run;
-    int visits = run->config->loss_type == FB3_LOSS_MCRMSE && run->accumulation > 1 ? 2 : 1;
+    int visits = run->config->loss_type == FB3_LOSS_MCRMSE && run->split.accumulation > 1 ? 2 : 1;
     return fb3_feed_open(&f->trainer.feed, run->session, &f->sampler, run->data, &run->vocabulary, run->model.hidden,
-                         run->accumulation, visits, f->replica.max_tokens, f->replica.max_sequences, f->state.step,
+                         run->split, visits, f->replica.max_tokens, f->replica.max_sequences, f->state.step,
                          f->total_steps);
 }
 
@@ -433,6 +439,7 @@ static void close_fold(fb3_fold_run *f)
     free(w->word_full);
     for (int i = 0; i < 3; i++) be->ops->free_host(be, w->staging[i]);
     free(f->validation_rows);
+    free(f->trainer.leaf_sums);
 }
 
 fb3_status fb3_fold_train(fb3_run *run, int fold)

@@ -62,6 +62,29 @@ class Parity(Cuda):
             name = "bf16" if bf16 else "float"
             self.assertSameCurve(self.train("two-" + name, ranks=2, bf16=bf16), self.train("one-" + name, bf16=bf16), band)
 
+    def test_reproducible_on_any_number_of_ranks(self):
+        if len(DEVICES) < 3 and not EMULATED:
+            self.skipTest("fewer than three devices")
+        for bf16 in [False, True]:
+            found = []
+            for ranks in [1, 2, 3]:
+                out = self.train("%s-%d" % (bf16, ranks), ranks=ranks, bf16=bf16, reproducible=True, env=on_devices(3))
+                found.append((losses(out), self.best(out), rows(os.path.join(out, "fold-0", "oof.csv"))))
+            self.assertEqual(found[1], found[0])
+            self.assertEqual(found[2], found[0])
+
+    def test_fold_groups(self):
+        """Two groups of two devices: each has a communicator of its own."""
+        if len(DEVICES) < 4 and not EMULATED:
+            self.skipTest("fewer than four devices")
+        options = dict(train_folds="all", max_steps=3)
+        one, groups = self.train("one", **options), self.train("groups", ranks=4, fold_groups=2, env=on_devices(4), **options)
+        for fold in range(2):
+            a, b = losses(one, fold), losses(groups, fold)
+            self.assertEqual(len(a), 3)
+            for x, y in zip(a, b):
+                self.assertLess(abs(x - y) / abs(y), FLOAT_BAND)
+
     def test_checkpointing_changes_no_bit(self):
         for bf16 in [False, True]:
             a = self.train("whole-%s" % bf16, bf16=bf16)

@@ -158,9 +158,31 @@ static void a_reducer_is_used_again(void **state)
     reducer->ops->destroy(reducer);
 }
 
+/* Integers of all sizes, over more than one piece. */
+static void test_integers(void **state)
+{
+    (void)state;
+    enum { COUNT = PIECE + 1234 };
+    fb3_reducer *reducer;
+    int64_t *x = malloc(COUNT * sizeof *x);
+    assert_non_null(x);
+    for (int64_t i = 0; i < COUNT; i++) x[i] = (i - COUNT / 2) * (INT64_C(1) << i % 40) + rank;
+    assert_int_equal(fb3_reducer_create_mpi(&reducer, comm), FB3_OK);
+    assert_int_equal(reducer->ops->start_int64(reducer, x, COUNT), FB3_OK);
+    assert_int_equal(reducer->ops->wait(reducer, 1), FB3_OK);
+    for (int64_t i = 0; i < COUNT; i++) {
+        int64_t want = 0;
+        for (int r = 0; r < size; r++) want += (i - COUNT / 2) * (INT64_C(1) << i % 40) + r;
+        assert_true(x[i] == want);
+    }
+    reducer->ops->destroy(reducer);
+    free(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_integers),
         cmocka_unit_test(sums_are_right),
         cmocka_unit_test(bits_do_not_depend_on_timing),
         cmocka_unit_test(non_finite_values_arrive),

@@ -76,6 +76,26 @@ static fb3_status naive_cast_to_act(fb3_backend *be, void *dst, const float *src
     return naive_copy(be, dst, src, (size_t)n * sizeof *src);
 }
 
+static fb3_status naive_fixed_add(fb3_backend *be, int64_t *sum, const float *x, int64_t n, float limit)
+{
+    (void)be;
+    for (int64_t i = 0; i < n; i++) {
+        if (fabsf(x[i]) < limit)
+            sum[i] += llrint(x[i] * FB3_FIXED_ONE);
+        else
+            sum[n]++;
+    }
+    return FB3_OK;
+}
+
+static fb3_status naive_fixed_to_float(fb3_backend *be, float *x, const int64_t *sum, int64_t n)
+{
+    (void)be;
+    for (int64_t i = 0; i < n; i++) x[i] = (float)((double)sum[i] / FB3_FIXED_ONE);
+    if (n > 0 && sum[n]) x[0] = NAN;
+    return FB3_OK;
+}
+
 static fb3_status naive_count_nonfinite(fb3_backend *be, int64_t *count, const void *x, fb3_dtype dtype, int64_t n)
 {
     (void)be, (void)dtype;
@@ -659,6 +679,8 @@ static const fb3_ops naive_table = {
     .snapshot = naive_copy,
     .snapshot_ready = naive_snapshot_ready,
     .cast_to_act = naive_cast_to_act,
+    .fixed_add = naive_fixed_add,
+    .fixed_to_float = naive_fixed_to_float,
     .count_nonfinite = naive_count_nonfinite,
     .library_product = naive_library_product,
     .memory_rate = naive_memory_rate,

@@ -88,7 +88,5 @@ fb3_status fb3_backend_open_cpu(fb3_backend *be, const fb3_backend_options *opti
 void fb3_describe_cpu(const fb3_backend *be, char *text, size_t bytes)
 {
     const fb3_cpu_state *state = be->state;
-    int threads = omp_get_max_threads();
-    snprintf(text, bytes, "cpu, %d thread%s, %s, oneDNN %s", threads, threads == 1 ? "" : "s",
-             tables[state->table].name, fb3_backend_library_version());
+    snprintf(text, bytes, "cpu %s, oneDNN %s", tables[state->table].name, fb3_backend_library_version());
 }

@@ -2,6 +2,7 @@
 #include "act.h"
 #include "dropout.h"
 #include "ops.h"
+#include <math.h>
 #include <string.h>
 
 enum { BLOCK = 1 << 14 }; /* elements that a thread takes at a time */
@@ -22,6 +23,29 @@ fb3_status CPU(cast_to_act)(fb3_backend *be, void *dst, const float *src, int64_
 #pragma omp parallel for schedule(static)
     for (int64_t start = 0; start < n; start += BLOCK)
         cast_block((act *)dst + start, src + start, least(BLOCK, n - start));
+    return FB3_OK;
+}
+
+fb3_status CPU(fixed_add)(fb3_backend *be, int64_t *sum, const float *x, int64_t n, float limit)
+{
+    (void)be;
+    int64_t beyond = 0;
+#pragma omp parallel for schedule(static) reduction(+ : beyond)
+    for (int64_t i = 0; i < n; i++) {
+        bool fits = fabsf(x[i]) < limit; /* false for what is not a number, too */
+        sum[i] += fits ? (int64_t)rint((double)x[i] * FB3_FIXED_ONE) : 0;
+        beyond += !fits;
+    }
+    sum[n] += beyond;
+    return FB3_OK;
+}
+
+fb3_status CPU(fixed_to_float)(fb3_backend *be, float *x, const int64_t *sum, int64_t n)
+{
+    (void)be;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) x[i] = (float)((double)sum[i] * (1 / FB3_FIXED_ONE));
+    if (n > 0 && sum[n] != 0) x[0] = NAN;
     return FB3_OK;
 }
 

@@ -16,6 +16,8 @@
 FB3_CPU_DECLARE(reserve);
 FB3_CPU_DECLARE(scratch_bytes);
 FB3_CPU_DECLARE(cast_to_act);
+FB3_CPU_DECLARE(fixed_add);
+FB3_CPU_DECLARE(fixed_to_float);
 FB3_CPU_DECLARE(count_nonfinite);
 FB3_CPU_DECLARE(embedding_fwd);
 FB3_CPU_DECLARE(embedding_bwd);

@@ -113,6 +113,8 @@ FB3_CUDA_DECLARE(snapshot_ready);
 FB3_CUDA_DECLARE(library_product);
 FB3_CUDA_DECLARE(memory_rate);
 FB3_CUDA_DECLARE(cast_to_act);
+FB3_CUDA_DECLARE(fixed_add);
+FB3_CUDA_DECLARE(fixed_to_float);
 FB3_CUDA_DECLARE(count_nonfinite);
 FB3_CUDA_DECLARE(embedding_fwd);
 FB3_CUDA_DECLARE(embedding_bwd);

@@ -115,7 +115,7 @@ static fb3_status look(void *context)
     return fb3_seconds() > reducer->deadline ? sum_timed_out(reducer) : FB3_OK;
 }
 
-static fb3_status start_nccl(fb3_reducer *base, float *x, int64_t count)
+static fb3_status start(fb3_reducer *base, void *x, int64_t count, int64_t bytes_each, ncclDataType_t type)
 {
     nccl_reducer *reducer = (nccl_reducer *)base;
     fb3_cuda *cuda = fb3_cuda_of(reducer->be);
@@ -123,13 +123,23 @@ static fb3_status start_nccl(fb3_reducer *base, float *x, int64_t count)
     FB3_REQUIRE(reducer->comm, FB3_FAILED, "the communicator of the gradients was given up");
     FB3_CUDA(cudaEventRecord(reducer->ready, cuda->compute));
     FB3_CUDA(cudaStreamWaitEvent(reducer->stream, reducer->ready, 0));
-    ncclResult_t state = ncclAllReduce(x, x, (size_t)count, ncclFloat32, ncclSum, reducer->comm, reducer->stream);
+    ncclResult_t state = ncclAllReduce(x, x, (size_t)count, type, ncclSum, reducer->comm, reducer->stream);
     if (state == ncclInProgress) (void)settle(reducer, &state);
     if (state == ncclInProgress) return sum_timed_out(reducer);
     if (state != ncclSuccess) return sum_failed_nccl(reducer, state);
     reducer->posted++;
-    base->bytes += count * (int64_t)sizeof *x;
+    base->bytes += count * bytes_each;
     return FB3_OK;
+}
+
+static fb3_status start_nccl(fb3_reducer *base, float *x, int64_t count)
+{
+    return start(base, x, count, sizeof *x, ncclFloat32);
+}
+
+static fb3_status start_int64_nccl(fb3_reducer *base, int64_t *x, int64_t count)
+{
+    return start(base, x, count, sizeof *x, ncclInt64);
 }
 
 static fb3_status poll_nccl(fb3_reducer *base)
@@ -169,6 +179,7 @@ static void destroy_nccl(fb3_reducer *base)
 static const fb3_reducer_ops reducer_ops_nccl = {
     .name = "nccl",
     .start = start_nccl,
+    .start_int64 = start_int64_nccl,
     .poll = poll_nccl,
     .wait = wait_nccl,
     .destroy = destroy_nccl,

@@ -225,3 +225,48 @@ fb3_status fb3_adamw_cuda(fb3_backend *be, float *p, float *m, float *v, const f
         });
     });
 }
+
+/* --- sums in fixed point ------------------------------------------------------------------------------------------ */
+
+enum { FIXED_EACH = 4 /* elements of a thread, a block apart */ };
+
+__global__ void fixed_add_kernel(int64_t *sum, const float *x, int64_t n, float limit)
+{
+    const int64_t first = (int64_t)blockIdx.x * (BLOCK * FIXED_EACH) + threadIdx.x;
+    unsigned long long beyond = 0;
+#pragma unroll
+    for (int k = 0; k < FIXED_EACH; k++) {
+        const int64_t i = first + k * BLOCK;
+        if (i >= n) continue;
+        const bool fits = fabsf(x[i]) < limit; /* false for what is not a number, too */
+        if (fits) sum[i] += llrint((double)x[i] * FB3_FIXED_ONE);
+        beyond += !fits;
+    }
+    if (beyond > 0) atomicAdd(reinterpret_cast<unsigned long long *>(sum + n), beyond); /* integers: in any order */
+}
+
+__global__ void fixed_to_float_kernel(float *x, const int64_t *sum, int64_t n)
+{
+    const int64_t first = (int64_t)blockIdx.x * (BLOCK * FIXED_EACH) + threadIdx.x;
+#pragma unroll
+    for (int k = 0; k < FIXED_EACH; k++) {
+        const int64_t i = first + k * BLOCK;
+        if (i < n) x[i] = i == 0 && sum[n] != 0 ? NAN : (float)((double)sum[i] * (1 / FB3_FIXED_ONE));
+    }
+}
+
+fb3_status fb3_fixed_add_cuda(fb3_backend *be, int64_t *sum, const float *x, int64_t n, float limit)
+{
+    if (n == 0) return FB3_OK;
+    FB3_CUDA(FB3_LAUNCH(fixed_add_kernel, (unsigned)ceil_div(n, BLOCK * FIXED_EACH), BLOCK, 0, fb3_cuda_of(be)->compute,
+                        sum, x, n, limit));
+    return FB3_OK;
+}
+
+fb3_status fb3_fixed_to_float_cuda(fb3_backend *be, float *x, const int64_t *sum, int64_t n)
+{
+    if (n == 0) return FB3_OK;
+    FB3_CUDA(FB3_LAUNCH(fixed_to_float_kernel, (unsigned)ceil_div(n, BLOCK * FIXED_EACH), BLOCK, 0,
+                        fb3_cuda_of(be)->compute, x, sum, n));
+    return FB3_OK;
+}
