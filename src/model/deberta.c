@@ -5,24 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Lays out buffers. Without a backend it only counts them and their bytes. */
+/* Buffers one behind the other in one allocation. Without memory only their bytes are counted. */
 typedef struct memory_plan {
-    fb3_backend *be;
-    void **buffer; /* filled when `be` is set */
-    int buffers;
-    size_t bytes;
-    fb3_status status; /* the first failure; nothing is allocated after it */
+    char *memory; /* or NULL */
+    size_t bytes; /* so far */
 } memory_plan;
+
+/* What every device wants its buffers to begin on. */
+enum { BUFFER_ALIGNMENT = 256 };
 
 static void *take(memory_plan *plan, int64_t elements, size_t element_bytes)
 {
+    char *buffer = plan->memory ? plan->memory + plan->bytes : NULL;
     size_t bytes = (size_t)elements * element_bytes;
-    void *memory = NULL;
-    plan->bytes += bytes;
-    if (plan->be && plan->status == FB3_OK) plan->status = plan->be->ops->alloc(plan->be, &memory, bytes);
-    if (plan->be) plan->buffer[plan->buffers] = memory;
-    plan->buffers++;
-    return memory;
+    plan->bytes += (bytes + BUFFER_ALIGNMENT - 1) / BUFFER_ALIGNMENT * BUFFER_ALIGNMENT;
+    return buffer;
 }
 
 /* What the forward pass of a layer leaves for the backward pass, besides its output. */
@@ -199,7 +196,7 @@ static fb3_attention attention_shape(const fb3_deberta *m)
 
 static fb3_status allocate(fb3_deberta *m)
 {
-    memory_plan count = {0}, plan = {.be = m->be};
+    memory_plan count = {0}, plan = {0};
     size_t relative = 2 * (size_t)m->limits.max_len - 1;
     m->layer = calloc((size_t)m->L, sizeof *m->layer);
     m->saved = calloc((size_t)m->L, sizeof *m->saved);
@@ -208,14 +205,12 @@ static fb3_status allocate(fb3_deberta *m)
     FB3_REQUIRE(m->layer && m->saved && m->seq_start_host && m->bucket_host, FB3_FAILED,
                 "out of memory for a model of %d layers", m->L);
     lay_out(m, &count, m->be->act);
-    m->buffer = calloc((size_t)count.buffers, sizeof *m->buffer);
-    FB3_REQUIRE(m->buffer, FB3_FAILED, "out of memory for a model of %d layers", m->L);
-    m->buffers = count.buffers;
-    plan.buffer = m->buffer;
-    lay_out(m, &plan, m->be->act);
-    if (plan.status != FB3_OK)
-        return fb3_fail_context(plan.status, "%zu MiB for batches of %d tokens (a smaller per-device batch needs less)",
+    fb3_status status = m->be->ops->alloc(m->be, &m->memory, count.bytes);
+    if (status != FB3_OK)
+        return fb3_fail_context(status, "%zu MiB for batches of %d tokens (a smaller per-device batch needs less)",
                                 count.bytes >> 20, m->limits.T);
+    plan.memory = m->memory;
+    lay_out(m, &plan, m->be->act);
     return m->be->ops->reserve(m->be, &m->limits);
 }
 
@@ -245,8 +240,7 @@ failed:
 void fb3_deberta_free(fb3_deberta *m)
 {
     if (!m) return;
-    for (int i = 0; m->buffer && i < m->buffers; i++) m->be->ops->free(m->be, m->buffer[i]);
-    free(m->buffer);
+    m->be->ops->free(m->be, m->memory);
     free(m->layer);
     free(m->saved);
     free(m->seq_start_host);

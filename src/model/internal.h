@@ -58,9 +58,7 @@ struct fb3_deberta {
     fb3_layer *layer; /* [L] */
     fb3_norm embedding_norm, rel_norm;
 
-    /* the memory plan (deberta.c) */
-    void **buffer; /* everything that was allocated, to free it */
-    int buffers;
+    void *memory; /* of all buffers below (deberta.c) */
 
     /* the loaded batch */
     fb3_ragged ragged;
