@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
 
 /* A run.yaml is a few kilobytes. */
 #define LARGEST_RUN_YAML ((size_t)1 << 20)
@@ -309,6 +311,41 @@ static fb3_status enter_directory(fb3_run *run, char **text)
     return FB3_OK;
 }
 
+static bool sees(const char *path)
+{
+    enum { TRIES = 50 };
+    const struct timespec pause = {.tv_nsec = 100000000};
+    for (int i = 0; i < TRIES; i++) { /* network file systems show a new file to other nodes after a while */
+        if (fb3_file_exists(path)) return true;
+        nanosleep(&pause, NULL);
+    }
+    return false;
+}
+
+/* A directory of the same name on each node would leave parts of a run everywhere. */
+static fb3_status check_shared(const fb3_run *run)
+{
+    const fb3_session *session = run->session;
+    int64_t token = (int64_t)time(NULL) << 20 ^ getpid();
+    FB3_TRY(fb3_comm_broadcast(session->comm, &token, sizeof token, 0, "name of a file in the run directory"));
+    char *path = fb3_format("%s/.seen-%llx", run->config->output_dir, (unsigned long long)token);
+    FB3_REQUIRE(path, FB3_FAILED, "out of memory");
+    fb3_status status = session->root ? fb3_file_write(path, "", 0) : FB3_OK;
+    status = fb3_comm_agree(session->comm, status, "writing to the run directory");
+    if (status == FB3_OK) {
+        if (!sees(path))
+            status =
+                fb3_fail(FB3_INPUT,
+                         "%s of this node is not the directory that rank 0 writes to; choose an output_dir on a file "
+                         "system that all nodes share",
+                         run->config->output_dir);
+        status = fb3_comm_agree(session->comm, status, "looking at the run directory");
+    }
+    if (session->root) remove(path);
+    free(path);
+    return status;
+}
+
 /* *text is the run.yaml of a run that is there already, or NULL. The root reads, all ranks get it. */
 static fb3_status read_stored(fb3_run *run, char **text)
 {
@@ -316,6 +353,7 @@ static fb3_status read_stored(fb3_run *run, char **text)
     fb3_status mine = run->session->root ? enter_directory(run, text) : FB3_OK;
     int64_t length = *text ? (int64_t)strlen(*text) : -1;
     FB3_TRY(fb3_comm_agree(run->session->comm, mine, "opening the run directory"));
+    if (run->session->size > 1 && !run->config->dry_run) FB3_TRY(check_shared(run));
     FB3_TRY(fb3_comm_broadcast(run->session->comm, &length, sizeof length, 0, "stored configuration"));
     if (length < 0) return FB3_OK;
     if (!*text) *text = calloc((size_t)length + 1, 1);

@@ -19,6 +19,15 @@ static fb3_status check_same_configuration(fb3_session *session)
     return fb3_comm_check_same(session->comm, hex, "configuration");
 }
 
+/* Programs that were built apart may differ in the order of their sums, or in what they write. */
+static fb3_status check_same_program(fb3_session *session)
+{
+    char hex[FB3_SHA256_HEX];
+    fb3_status status = fb3_sha256_file("/proc/self/exe", hex);
+    FB3_TRY(fb3_comm_agree(session->comm, status, "reading the program"));
+    return fb3_comm_check_same(session->comm, hex, "program");
+}
+
 static void use_comm(fb3_session *session, fb3_comm *comm)
 {
     session->comm = comm;
@@ -36,6 +45,7 @@ fb3_status fb3_session_open(fb3_session *session, fb3_config *config)
     FB3_REQUIRE(!config->debug || session->size == 1, FB3_INPUT,
                 "--debug is the single-device mode; start it without mpirun, or with -np 1");
     FB3_TRY(fb3_comm_bind(session->comm, config->bind == FB3_BIND_KEEP));
+    FB3_TRY(check_same_program(session));
     FB3_TRY(check_same_configuration(session));
     return fb3_worker_start(&session->io, "io");
 }
@@ -136,6 +146,7 @@ fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, cons
     fb3_status mine = fb3_dataset_open(dataset, path, fb3_comm_node_memory(session->comm));
     if (mine == FB3_OK && prepared && session->root) mine = fb3_dataset_verify(*dataset);
     FB3_TRY(fb3_comm_agree(session->comm, mine, "opening the data set"));
+    FB3_TRY(fb3_comm_check_same(session->comm, (*dataset)->source_sha256, "data set"));
     return check_prepared(*dataset, path, tokenizer, config, max_length, labelled);
 }
 

@@ -4,6 +4,7 @@ emulated build alone."""
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import unittest
@@ -72,6 +73,16 @@ class Parity(Cuda):
                 found.append((losses(out), self.best(out), rows(os.path.join(out, "fold-0", "oof.csv"))))
             self.assertEqual(found[1], found[0])
             self.assertEqual(found[2], found[0])
+
+    @unittest.skipUnless(EMULATED, "needs devices of two kinds")
+    def test_reproducible_on_one_kind_of_device(self):
+        words = ["train"] + arguments(dict(CURVE, device="cuda", reproducible=True, output_dir=self.path("mixed")))
+        words = [PROGRAM] + [str(w) for w in words]
+        done = subprocess.run(["mpirun", "--oversubscribe", "-np", "1"] + words +
+                              [":", "-np", "1", "env", "CUDAEMU_CAPABILITY=8.0"] + words,
+                              env=on_devices(), capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("reproducible: kind of processor or device", done.stderr)
 
     def test_fold_groups(self):
         """Two groups of two devices: each has a communicator of its own."""
