@@ -1,5 +1,5 @@
-/* What the program says to a person. Only world rank 0 speaks; warnings and information go to standard error, tables
- * and results of a verb to standard output. */
+/* What the program says to a person. Only world rank 0 speaks, and the first rank of each group of ranks (fb3/comm.h);
+ * warnings and information go to standard error, tables and results of a verb to standard output. */
 #ifndef FB3_LOG_H
 #define FB3_LOG_H
 
@@ -7,9 +7,11 @@
 
 /* Says who this process is; called once, after MPI start-up. `host` is copied. Before it: rank 0, no host. */
 void fb3_log_identity(int rank, int size, const char *host);
-bool fb3_log_speaks(void); /* true on world rank 0 */
+bool fb3_log_speaks(void); /* true on world rank 0, and after fb3_log_group() */
+/* This rank speaks for a group that world rank 0 is not in. */
+void fb3_log_group(int group);
 
-/* One line on standard error from rank 0: "fb3-dist: ..." and "fb3-dist: warning: ...". Thread safe. */
+/* One line on standard error from a rank that speaks: "fb3-dist: ..." and "fb3-dist: warning: ...". Thread safe. */
 void fb3_log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void fb3_log_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

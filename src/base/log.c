@@ -11,6 +11,7 @@ enum { LINE_BYTES = 4096, HOST_BYTES = 256 };
 static struct {
     int rank, size;
     char host[HOST_BYTES];
+    char group[32]; /* "group 1: ", in front of lines of the first rank of another group than rank 0's */
 } identity = {.rank = 0, .size = 1};
 
 static pthread_mutex_t line_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -24,13 +25,18 @@ void fb3_log_identity(int rank, int size, const char *host)
 
 bool fb3_log_speaks(void)
 {
-    return identity.rank == 0;
+    return identity.rank == 0 || identity.group[0];
+}
+
+void fb3_log_group(int group)
+{
+    snprintf(identity.group, sizeof identity.group, "group %d: ", group);
 }
 
 static void write_line(const char *prefix, const char *text)
 {
     pthread_mutex_lock(&line_lock);
-    fprintf(stderr, "%s%s\n", prefix, text);
+    fprintf(stderr, "%s%s%s\n", prefix, identity.group, text);
     fflush(stderr);
     pthread_mutex_unlock(&line_lock);
 }

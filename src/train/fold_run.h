@@ -54,6 +54,10 @@ typedef struct fb3_fold_run {
     fb3_fold_save save;
 } fb3_fold_run;
 
+/* nonfinite.c: says on the writer's log where a gradient that is not finite comes from. `plan` is that of the step,
+ * which was skipped. Collective. */
+fb3_status fb3_fold_report_nonfinite(fb3_fold_run *f, const fb3_step_plan *plan);
+
 /* save.c - collective; the writer writes through the I/O worker. On the CPU a file is complete when these return; where
  * the device has memory of its own they return while it is copied, training goes on, and fb3_fold_save_settle() tells
  * how it went. */

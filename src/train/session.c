@@ -67,6 +67,7 @@ fb3_status fb3_session_join(fb3_session *session, int number, int groups)
     if (groups == 1) return FB3_OK;
     FB3_TRY(fb3_comm_join(session->world, number, groups, &group));
     use_comm(session, group);
+    if (session->root && !session->first) fb3_log_group(number);
     return FB3_OK;
 }
 

@@ -234,19 +234,16 @@ static fb3_status log_step(fb3_fold_run *f, const fb3_step_plan *plan, const fb3
     return status;
 }
 
-static fb3_status count_nonfinite(fb3_fold_run *f, const fb3_step_result *result)
+static fb3_status count_nonfinite(fb3_fold_run *f, const fb3_step_plan *plan, const fb3_step_result *result)
 {
     int64_t limit = f->run->config->max_nonfinite_steps;
     f->state.nonfinite_in_a_row = result->skipped ? f->state.nonfinite_in_a_row + 1 : 0;
+    if (result->skipped) FB3_TRY(fb3_fold_report_nonfinite(f, plan));
     FB3_REQUIRE(
         f->state.nonfinite_in_a_row <= limit, FB3_FAILED,
         "the gradient was not finite in %lld steps in a row, up to step %lld of fold %d; lower learning_rate or "
         "look at the data (--debug names the operation)",
         (long long)f->state.nonfinite_in_a_row, (long long)f->trainer.step, f->fold);
-    if (result->skipped) {
-        fb3_log_warn("step %lld of fold %d: the gradient is not finite; the step is skipped",
-                     (long long)f->trainer.step, f->fold);
-    }
     return FB3_OK;
 }
 
@@ -372,7 +369,7 @@ static fb3_status train_to_the_end(fb3_fold_run *f)
         if (result.stopped) return stop(f);
         FB3_TRY(fb3_fold_save_poll(f));
         note_progress(f, &result);
-        FB3_TRY(count_nonfinite(f, &result));
+        FB3_TRY(count_nonfinite(f, plan, &result));
         if (f->is_writer) FB3_TRY(log_step(f, plan, &result, fb3_seconds() - started));
         if (eval_due(f)) FB3_TRY(evaluate(f));
         if (strategy_due(f, config->save_strategy, f->save_steps) && !at_end(f)) {
