@@ -189,6 +189,17 @@ char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name);
 /* --dry_run: the resolved configuration, steps, memory, disk and an estimate of the time, on standard output. */
 fb3_status fb3_run_print_plan(fb3_run *run);
 
+/* --- disk.c ------------------------------------------------------------------------------------------------------- */
+
+/* Bytes of a fold's checkpoints: the most while it trains, and when it is complete. */
+typedef struct fb3_fold_disk {
+    double training, complete;
+} fb3_fold_disk;
+fb3_fold_disk fb3_run_fold_disk(const fb3_run *run);
+/* FB3_FAILED, with the numbers, where the run directory's file system has not enough left for the folds that are to be
+ * trained. Local. */
+fb3_status fb3_run_check_disk(const fb3_run *run);
+
 /* --- groups.c ----------------------------------------------------------------------------------------------------- */
 
 /* group[size]: the group of each rank, and how many there are. `wanted`: fold_groups, FB3_UNSET_INT is auto: the

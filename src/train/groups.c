@@ -38,7 +38,7 @@ typedef struct world_map {
 
 static world_map map_of(const fb3_rank_info *ranks, int size)
 {
-    world_map map = {.ranks = ranks, .size = size};
+    world_map map = {.ranks = ranks, .size = size, .nodes = 1};
     for (int r = 0; r < size; r++)
         if (ranks[r].node >= map.nodes) map.nodes = ranks[r].node + 1;
     return map;

@@ -38,10 +38,9 @@ static void print_memory(const fb3_run *run)
            "holds "
            "the whole word table too: %.2f\n",
            gigabytes(arenas + activations), gigabytes(arenas), gigabytes(activations), gigabytes(words));
-    double weights = 4.0 * (double)table->full_parameters;
-    double moments = 2.0 * (double)table->parameters * sizeof(float);
-    printf("disk per fold       %.2f GB while it trains (best.h5, last.h5, previous.h5), %.2f GB when it is complete\n",
-           gigabytes(3 * weights + 2 * moments), gigabytes(2 * weights));
+    const fb3_fold_disk disk = fb3_run_fold_disk(run);
+    printf("disk per fold       %.2f GB at most while it trains, %.2f GB when it is complete\n",
+           gigabytes(disk.training), gigabytes(disk.complete));
 }
 
 static void print_time(const fb3_run *run, double steps, double samples, double rate)

@@ -410,6 +410,7 @@ static fb3_status open_run(fb3_run *run, char **stored_text, fb3_config *stored)
     FB3_TRY(resolve_batch(run, *stored_text == NULL));
     FB3_TRY(fb3_param_table_create(&run->table, &run->model, run->vocabulary.count, run->data->targets));
     if (run->config->dry_run) return FB3_OK;
+    FB3_TRY(fb3_comm_agree(session->world, session->first ? fb3_run_check_disk(run) : FB3_OK, "space for checkpoints"));
     fb3_status mine = session->first && !*stored_text ? write_run_files(run) : FB3_OK;
     return fb3_comm_agree(session->world, mine, "writing the run directory");
 }
