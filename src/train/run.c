@@ -56,8 +56,19 @@ static fb3_status open_model(fb3_run *run)
                     "a random start needs a tokenizer: set tokenizer to a directory with spm.model");
     }
     FB3_TRY(fb3_tokenizer_open(&run->tokenizer, tokenizer));
-    if (run->hf) return fb3_hf_weights_sha256(run->hf, run->weights_sha256);
+    if (run->hf) return FB3_OK;
     return fb3_model_config_preset(&run->model, config->model_preset, fb3_tokenizer_vocabulary(run->tokenizer));
+}
+
+/* Only the first rank of a group reads weights, so only it has to see the right ones. */
+static fb3_status identify_weights(fb3_run *run)
+{
+    const fb3_session *session = run->session;
+    if (!run->hf) return FB3_OK;
+    fb3_status mine = session->root ? fb3_hf_weights_sha256(run->hf, run->weights_sha256) : FB3_OK;
+    FB3_TRY(fb3_comm_agree(session->comm, mine, "reading the weights"));
+    FB3_TRY(fb3_comm_broadcast(session->comm, run->weights_sha256, FB3_SHA256_HEX, 0, "hash of the weights"));
+    return fb3_comm_check_same(session->world, run->weights_sha256, "weights");
 }
 
 fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights)
@@ -402,10 +413,10 @@ static fb3_status open_run(fb3_run *run, char **stored_text, fb3_config *stored)
     if (*stored_text) FB3_TRY(adopt_stored(run, *stored_text, stored));
     FB3_TRY(fb3_session_open_backend(session));
     FB3_TRY(open_model(run));
-    if (run->hf) FB3_TRY(fb3_comm_check_same(session->comm, run->weights_sha256, "weights"));
     FB3_TRY(open_data(run));
     FB3_TRY(make_folds(run));
     FB3_TRY(fb3_run_form_groups(run));
+    FB3_TRY(identify_weights(run));
     FB3_TRY(allocate_rows(run));
     FB3_TRY(resolve_batch(run, *stored_text == NULL));
     FB3_TRY(fb3_param_table_create(&run->table, &run->model, run->vocabulary.count, run->data->targets));
