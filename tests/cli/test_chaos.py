@@ -33,6 +33,7 @@ def steps_done(out):
     return done
 
 
+@unittest.skipIf(SANITIZED, "too slow with sanitizers")
 class Chaos(ProgramTest):
     def test_same_bits_after_all(self):
         whole, out = self.path("whole"), self.path("killed")

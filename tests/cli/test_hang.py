@@ -12,6 +12,7 @@ TIMEOUT = 5
 LONG = dict(TINY, max_steps=2000, eval_strategy="no", save_strategy="steps", save_steps=5, ddp_timeout=TIMEOUT)
 
 
+@unittest.skipIf(SANITIZED, "too slow with sanitizers")
 class Hang(ProgramTest):
     def rank_of(self, out, rank):
         for pid in pids_of(out):

@@ -28,7 +28,7 @@ class Reproducible(ProgramTest):
     def test_any_number_of_ranks(self):
         for loss in ["rmse", "mcrmse"]:
             alone = self.train(loss + "-1", loss_type=loss)
-            for ranks in [2, 3, 4, 8]:
+            for ranks in [3] if SANITIZED else [2, 3, 4, 8]:
                 self.assertEqual(self.train("%s-%d" % (loss, ranks), ranks=ranks, loss_type=loss), alone, ranks)
 
     def test_it_is_the_sum_that_matters(self):

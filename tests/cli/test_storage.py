@@ -15,6 +15,7 @@ def mount(*words):
     return subprocess.run(["mount", *words], capture_output=True).returncode == 0
 
 
+@unittest.skipIf(SANITIZED, "too slow with sanitizers")
 @unittest.skipUnless(os.geteuid() == 0, "needs root, to mount small file systems")
 class Storage(ProgramTest):
     def disk(self, size):
