@@ -37,7 +37,7 @@ OPTIONS = [
     (dict(fp16=True), "bf16"),
     (dict(device="cuda"), "cuda"),
     (dict(device="tpu"), "device"),
-    (dict(reproducible=True), "reproducible"),
+    (dict(reproducible=True, reproducible_leaves=1), "reproducible_leaves"),
     (dict(fold_groups=2), "fold_groups"),
     (dict(report_to="wandb"), "report_to"),
     (dict(metric_for_best_model="accuracy"), "metric_for_best_model"),

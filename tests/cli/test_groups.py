@@ -46,6 +46,7 @@ class Groups(ProgramTest):
         self.assertEqual(summary(groups)["pooled"], summary(alone)["pooled"])
         self.assertEqual(rows(os.path.join(groups, "oof.csv")), rows(os.path.join(alone, "oof.csv")))
 
+    @unittest.skipIf(SANITIZED, "too slow with sanitizers")
     def test_groups_of_two(self):
         """The global batch is one number for all folds, whatever a group's size, and a group reduces by itself."""
         alone, groups = self.path("alone"), self.path("groups")
@@ -63,10 +64,12 @@ class Groups(ProgramTest):
         done = run("train", ranks=4, **options)
         self.assertIn("global batch        16: 2 group(s) of 2 rank(s), 1 micro-batch(es) of at most 8", done.stdout)
 
+    @unittest.skipIf(SANITIZED, "too slow with sanitizers")
     def test_auto_is_one_group_on_one_node(self):
         done = run("train", ranks=2, **dict(FOLDS, folds=2, output_dir=self.path("run")))
         self.assertEqual(self.table(done), {0: (0, [0, 1]), 1: (0, [0, 1])})
 
+    @unittest.skipIf(SANITIZED, "too slow with sanitizers")
     def test_what_does_not_divide(self):
         for groups, ranks, word in [(3, 2, "nodes"), (5, 5, "4 folds"), (2, 3, "equal parts")]:
             with self.subTest(groups=groups, ranks=ranks):
@@ -94,6 +97,7 @@ class Groups(ProgramTest):
                     return pid
         self.fail("rank %d is not there" % rank)
 
+    @unittest.skipIf(SANITIZED, "too slow with sanitizers")
     def test_stop_of_one_rank_stops_all_groups(self):
         """A signal that only one rank gets: every group stops with a checkpoint; other groups go on from there."""
         out, whole = self.path("stopped"), self.path("whole")
@@ -119,6 +123,7 @@ class Groups(ProgramTest):
         done = run("train", ranks=2, fold_groups=2, **dict(FOLDS, folds=2, output_dir=out))
         self.assertEqual(self.table(done), {0: (0, []), 1: (0, [])})
 
+    @unittest.skipIf(SANITIZED, "too slow with sanitizers")
     def test_a_lost_rank_ends_all_groups(self):
         out = self.path("lost")
         process = start("train", ranks=2, fold_groups=2, **dict(LONG, output_dir=out))

@@ -14,6 +14,7 @@ def can_mount():
     return os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
 
 
+@unittest.skipIf(SANITIZED, "too slow with sanitizers")
 class World(ProgramTest):
     def setUp(self):
         super().setUp()
