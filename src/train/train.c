@@ -27,7 +27,7 @@ static fb3_status pass_on_stop(void *context)
 static fb3_status meet(fb3_session *session, fb3_status mine)
 {
     if (mine == FB3_STOPPED) FB3_TRY(fb3_comm_tell_stop(session->comm));
-    FB3_TRY(fb3_comm_await_all(session->world, pass_on_stop, session));
+    if (session->comm != session->world) FB3_TRY(fb3_comm_await_all(session->world, pass_on_stop, session));
     return fb3_comm_agree(session->world, mine, "meeting of the groups");
 }
 

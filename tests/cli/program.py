@@ -92,6 +92,15 @@ def pids_of(out):
     return found
 
 
+def pid_of_rank(out, rank):
+    """The process of that rank of the world, of mpirun, that runs in the directory `out`."""
+    for pid in pids_of(out):
+        with open("/proc/%d/environ" % pid, "rb") as f:
+            if b"OMPI_COMM_WORLD_RANK=%d" % rank in f.read().split(b"\0"):
+                return pid
+    raise AssertionError("rank %d is not there" % rank)
+
+
 def kill_all(process, out):
     """kill -9 of the launcher and of every rank: mpirun's ranks are no longer in its process group."""
     os.killpg(process.pid, signal.SIGKILL)
@@ -112,6 +121,14 @@ def events(run_directory, fold=0, kind=None):
 
 def losses(run_directory, fold=0):
     return [e["loss"] for e in events(run_directory, fold, "step")]
+
+
+def steps_done(run_directory, fold=0):
+    """The steps that are logged; 0 as long as there is no log, or its last line is being written."""
+    try:
+        return len(losses(run_directory, fold))
+    except (OSError, ValueError):
+        return 0
 
 
 def rows(path):

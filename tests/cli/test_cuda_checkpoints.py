@@ -22,13 +22,6 @@ def on_devices(count=1, **extra):
     return environment(CUDAEMU_DEVICES=str(count), **extra)
 
 
-def steps_done(out):
-    try:
-        return len(losses(out))
-    except (OSError, ValueError):
-        return 0
-
-
 class Checkpoints(ProgramTest):
     @classmethod
     def setUpClass(cls):

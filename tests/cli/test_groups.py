@@ -82,20 +82,10 @@ class Groups(ProgramTest):
     def wait_for_steps(self, process, out, folds, steps):
         end = time.time() + 60
         while time.time() < end and process.poll() is None:
-            try:
-                if all(len(events(out, k, "step")) >= steps for k in folds):
-                    return
-            except (OSError, ValueError):
-                pass
+            if all(steps_done(out, k) >= steps for k in folds):
+                return
             time.sleep(0.05)
         self.fail("no steps: " + process.communicate()[1])
-
-    def rank_of(self, out, rank):
-        for pid in pids_of(out):
-            with open("/proc/%d/environ" % pid, "rb") as f:
-                if b"OMPI_COMM_WORLD_RANK=%d" % rank in f.read().split(b"\0"):
-                    return pid
-        self.fail("rank %d is not there" % rank)
 
     @unittest.skipIf(SANITIZED, "too slow with sanitizers")
     def test_stop_of_one_rank_stops_all_groups(self):
@@ -104,7 +94,7 @@ class Groups(ProgramTest):
         run("train", **dict(LONG, output_dir=whole))
         process = start("train", ranks=2, fold_groups=2, **dict(LONG, output_dir=out))
         self.wait_for_steps(process, out, [0, 1], 5)
-        os.kill(self.rank_of(out, 1), signal.SIGUSR1)
+        os.kill(pid_of_rank(out, 1), signal.SIGUSR1)
         _, said = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 75, said)
         for fold in range(2):
@@ -128,7 +118,7 @@ class Groups(ProgramTest):
         out = self.path("lost")
         process = start("train", ranks=2, fold_groups=2, **dict(LONG, output_dir=out))
         self.wait_for_steps(process, out, [0, 1], 3)
-        os.kill(self.rank_of(out, 1), signal.SIGKILL)
+        os.kill(pid_of_rank(out, 1), signal.SIGKILL)
         began = time.time()
         process.communicate(timeout=60)
         self.assertNotEqual(process.returncode, 0)

@@ -61,8 +61,8 @@ class Reproducible(ProgramTest):
         out = self.path("parts")
         for ranks, number in [(3, signal.SIGUSR1), (2, signal.SIGKILL)]:
             process = start("train", ranks=ranks, **dict(LEAVES, output_dir=out, **long))
-            seen = len(self.steps(out))
-            while len(self.steps(out)) < seen + 7 and process.poll() is None:
+            seen = steps_done(out)
+            while steps_done(out) < seen + 7 and process.poll() is None:
                 time.sleep(0.02)
             self.assertIsNone(process.poll(), "it ended too early")
             if number == signal.SIGKILL:
@@ -71,12 +71,6 @@ class Reproducible(ProgramTest):
                 process.send_signal(number)
                 process.communicate(timeout=60)
         self.assertEqual(self.train("parts", **long), whole)
-
-    def steps(self, out):
-        try:
-            return events(out, 0, "step")
-        except (OSError, ValueError):
-            return []
 
     def test_what_does_not_fit(self):
         for options, ranks, word in [(dict(reproducible_leaves=2), 3, "reproducible_leaves: 3"),

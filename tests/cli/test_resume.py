@@ -12,13 +12,6 @@ LONG = dict(TINY, max_steps=60, save_strategy="steps", save_steps=3, eval_strate
             hidden_dropout_prob=0.1)
 
 
-def steps_done(run_directory):
-    try:
-        return len(losses(run_directory))
-    except (OSError, ValueError):
-        return 0
-
-
 def wait_for_step(process, run_directory, step):
     limit = time.time() + 60
     while steps_done(run_directory) < step and process.poll() is None and time.time() < limit:

@@ -41,12 +41,6 @@ def main():
         sys.exit(77)
     unittest.main(verbosity=2)
 
-def steps_done(run_directory, fold=0):
-    try:
-        return len(losses(run_directory, fold))
-    except (OSError, ValueError):
-        return 0
-
 def wait_until(condition, seconds, what):
     limit = time.time() + seconds
     while not condition():
