@@ -21,7 +21,6 @@
 #include <kernel.h>
 
 #include "attention.h"
-#include "attention_mask.cuh"
 #include "device.cuh"
 
 enum {

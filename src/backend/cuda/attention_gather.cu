@@ -3,7 +3,6 @@
 #include <kernel.h>
 
 #include "attention_gather.h"
-#include "attention_mask.cuh"
 
 enum { GATHER_WARPS = 4, GATHER_THREADS = 32 * GATHER_WARPS };
 
@@ -36,6 +35,20 @@ static __device__ __forceinline__ pair_row row_of(const fb3_pairs &pairs)
 static __device__ __forceinline__ int x_of(const fb3_pairs &pairs, int i, int j)
 {
     return pairs.bucket[i - j] - pairs.pos_first;
+}
+
+/* 0 or the mask's scale for the probability of query i and key j, in head h of a sample with n tokens (fb3_dropout). */
+static __device__ __forceinline__ float attention_keep(const fb3_attention_mask &mask, uint32_t sample, int n, int h,
+                                                       int i, int j)
+{
+    uint32_t blocks = (uint32_t)(n + 3) / 4; /* of four keys in a row */
+    fb3_philox block = fb3_philox4x32(((uint32_t)h * (uint32_t)n + (uint32_t)i) * blocks + (uint32_t)j / 4, mask.site,
+                                      sample, mask.step, mask.key.k0, mask.key.k1);
+    uint32_t word = block.word[0];
+    if ((j & 3) == 1) word = block.word[1];
+    if ((j & 3) == 2) word = block.word[2];
+    if ((j & 3) == 3) word = block.word[3];
+    return word >= mask.threshold ? mask.scale : 0.0f;
 }
 
 /* 0 or the scale of what is kept (fb3_dropout); 1 without dropout. */
