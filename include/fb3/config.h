@@ -50,7 +50,8 @@ typedef struct fb3_config {
     char *model_name_or_path, *model_revision, *model_preset, *tokenizer;
     char *init; /* "random" or NULL */
     /* data */
-    char *train_file, *test_file, *validation_file, *id_column, *text_column;
+    fb3_strings train_file; /* one or several */
+    char *test_file, *validation_file, *id_column, *text_column;
     fb3_strings label_columns;
     char *output_dir;
     int64_t max_length;
@@ -149,6 +150,9 @@ void fb3_config_help(const char *verb);
 
 /* The commented fb3.yaml of `fb3-dist init`, from the table. Caller frees. */
 char *fb3_config_template(void);
+
+/* The path of a data set that was prepared before: it ends in .h5. */
+bool fb3_is_prepared(const char *path);
 
 /* Steps for a *_steps value: below 1 it is a share of `total_steps`, rounded up. */
 int64_t fb3_config_steps(double value, int64_t total_steps);

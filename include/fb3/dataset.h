@@ -38,12 +38,13 @@ typedef struct fb3_dataset_options {
     void *progress_context;
 } fb3_dataset_options;
 
-/* CSV -> tokens -> HDF5 at `h5_path`, atomically, by one rank; tokenises on all its threads. When the file is there
+/* CSV files, one after the other -> tokens -> HDF5 at `h5_path`, atomically, by one rank; tokenises on all its threads,
+ * and needs 16 bytes of memory a sample while it looks for duplicates. When the file is there
  * and its source, tokenizer and options are the same, nothing is written and report->reused is true. FB3_INPUT, with
  * row and column: no such column, a score that is not a finite number, a duplicate or empty id, invalid UTF-8, no
  * rows. An empty text is a sample of [CLS] [SEP]. `tokenizer` NULL: ids
  * and labels are all that is wanted (the `folds` verb), and every text is the single token 0. */
-fb3_status fb3_dataset_prepare(const char *csv_path, const char *h5_path, const fb3_tokenizer *tokenizer,
+fb3_status fb3_dataset_prepare(const fb3_strings *csv_paths, const char *h5_path, const fb3_tokenizer *tokenizer,
                                const fb3_dataset_options *options, fb3_dataset_report *report);
 
 /* One line per thing noticed, by fb3_log_warn / fb3_log_info. */
@@ -57,16 +58,20 @@ typedef struct fb3_dataset {
     int targets; /* Y; 0 for a test set */
     int max_length;
     const int64_t *offsets; /* [n+1], node memory */
-    uint32_t *vocabulary;   /* [active], ascending, owned */
+    uint32_t *vocabulary;   /* [active], ascending, owned; of all files */
     int active;
     fb3_strings label_columns;
     char tokenizer_sha256[FB3_SHA256_HEX], source_sha256[FB3_SHA256_HEX];
     bool has_folds;
-    struct fb3_dataset_file *file; /* HDF5 handles, private */
+    struct fb3_dataset_file *file; /* [files] HDF5 handles, private */
+    int files;
 } fb3_dataset;
 
-/* Collective over the node. Checks everything that later reads rely on: shapes, monotone offsets, `complete`, token
- * ids below the tokenizer's vocabulary are the caller's check against /vocabulary. FB3_INPUT: not such a file. */
+/* Opens one file, or several whose samples are taken one after the other (with ids that differ between them, which
+ * fb3_dataset_verify looks at). Collective over the node. Checks everything that later reads rely on: shapes, monotone
+ * offsets, `complete`, one tokenizer and the same label columns in all files; token ids below the tokenizer's
+ * vocabulary are the caller's check against /vocabulary. FB3_INPUT: not such a file. */
+fb3_status fb3_dataset_open_files(fb3_dataset **dataset, const fb3_strings *h5_paths, fb3_node_memory *memory);
 fb3_status fb3_dataset_open(fb3_dataset **dataset, const char *h5_path, fb3_node_memory *memory);
 void fb3_dataset_close(fb3_dataset *dataset);
 
@@ -89,11 +94,15 @@ static inline int fb3_dataset_longest(const fb3_dataset *dataset)
 /* Tokens of `count` rows, concatenated in the order of `rows`: tokens [sum of lengths] (caller sizes it by
  * fb3_dataset_length). Reads only these rows; neighbours are read together. */
 fb3_status fb3_dataset_read_tokens(const fb3_dataset *dataset, const int64_t *rows, int64_t count, uint32_t *tokens);
-/* labels [count, Y] of `rows`, or of the first `count` rows where rows is NULL. */
+/* labels [count, Y] of `rows`. */
 fb3_status fb3_dataset_read_labels(const fb3_dataset *dataset, const int64_t *rows, int64_t count, float *labels);
-/* ids of rows first..first+count-1, malloc'ed strings; fb3_strings_free() them. */
-fb3_status fb3_dataset_read_ids(const fb3_dataset *dataset, int64_t first, int64_t count, fb3_strings *ids);
-/* Reads every token: all checksums hold and every id is in /vocabulary. FB3_INPUT when not. */
+/* ids of `rows`, malloc'ed strings: fb3_strings_free() them. */
+fb3_status fb3_dataset_read_ids(const fb3_dataset *dataset, const int64_t *rows, int64_t count, fb3_strings *ids);
+/* The same of rows first, first + 1, ... first + count - 1. */
+fb3_status fb3_dataset_label_range(const fb3_dataset *dataset, int64_t first, int64_t count, float *labels);
+fb3_status fb3_dataset_id_range(const fb3_dataset *dataset, int64_t first, int64_t count, fb3_strings *ids);
+/* Reads every token: all checksums hold and every id is in /vocabulary; and that ids differ between files, which takes
+ * 8 bytes of memory a sample. FB3_INPUT when not. */
 fb3_status fb3_dataset_verify(const fb3_dataset *dataset);
 /* The fold column, int8 [n], into caller's memory. Only when has_folds. */
 fb3_status fb3_dataset_read_folds(const fb3_dataset *dataset, int8_t *folds);

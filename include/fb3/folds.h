@@ -11,12 +11,20 @@
  * labels [n, L] are 0 or 1. 2 <= k <= FB3_MAX_FOLDS, k <= n. seed is a uint32. */
 fb3_status fb3_folds_iterstrat(int8_t *fold, const uint8_t *labels, int64_t n, int label_count, int k, uint32_t seed);
 
-/* What the notebook's recipe computes on scores: the labels are (score != 0), which on FB3 are all true. scores [n, Y].
- */
-fb3_status fb3_folds_compat(int8_t *fold, const float *scores, int64_t n, int targets, int k, uint32_t seed);
+/* Scores [n, Y], read block by block. */
+typedef struct fb3_score_source {
+    int64_t n;
+    int targets;
+    fb3_status (*read)(const void *context, int64_t first, int64_t count, float *scores);
+    const void *context;
+} fb3_score_source;
+
+/* What the notebook's recipe computes on scores: the labels are (score != 0), which on FB3 are all true. While it works
+ * it needs 4 bytes a sample and a bit a label. */
+fb3_status fb3_folds_compat(int8_t *fold, const fb3_score_source *scores, int k, uint32_t seed);
 
 /* Really stratified: one label per (target, score level), levels rounded to half points, through the same algorithm. */
-fb3_status fb3_folds_binned(int8_t *fold, const float *scores, int64_t n, int targets, int k, uint32_t seed);
+fb3_status fb3_folds_binned(int8_t *fold, const fb3_score_source *scores, int k, uint32_t seed);
 
 /* Checks folds that were read (a fold column of the data set): 0..k-1 with k = largest + 1 >= 2, none empty. *k is
  * set. FB3_INPUT naming `where` they came from. */

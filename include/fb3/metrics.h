@@ -12,11 +12,24 @@ typedef struct fb3_scores {
     double loss; /* the training loss over the same rows; NaN where it does not apply */
 } fb3_scores;
 
-/* truth, pred [n, Y]. n = 0 gives NaN. */
-void fb3_scores_compute(fb3_scores *scores, const float *truth, const float *pred, int64_t n, int targets);
+/* What scores are made of, so that a table of any length can be scored block by block. The caller sets the first three
+ * fields. */
+typedef struct fb3_score_sums {
+    int targets;
+    fb3_loss_kind loss_type;
+    double smooth_l1_beta;
+    int64_t samples;
+    double squared[FB3_MAX_TARGETS]; /* of the errors */
+    double loss;                     /* of the elements; 0 for mcrmse, which is no sum over them */
+} fb3_score_sums;
+/* truth, pred [n, Y]. The same sums however the rows are divided into blocks. */
+void fb3_score_sums_add(fb3_score_sums *sums, const float *truth, const float *pred, int64_t n);
+/* The scores, and the training loss of the whole table as loss_type defines it (DESIGN 4). Without rows they are NaN.
+ */
+void fb3_scores_of(fb3_scores *scores, const fb3_score_sums *sums);
 
-/* The training loss of a whole table, as loss_type defines it (DESIGN 4). */
-double fb3_table_loss(const float *truth, const float *pred, int64_t n, int targets, fb3_loss_kind kind, double beta);
+/* The scores of a whole table without its loss. truth, pred [n, Y]. */
+void fb3_scores_compute(fb3_scores *scores, const float *truth, const float *pred, int64_t n, int targets);
 
 /* Pearson's r per target and the mean over targets; NaN where a column is constant. */
 void fb3_pearson(double *r, double *mean, const float *truth, const float *pred, int64_t n, int targets);

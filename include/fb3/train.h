@@ -51,10 +51,11 @@ fb3_status fb3_session_reducer(fb3_session *session, fb3_reducer **reducer);
 void fb3_session_close(fb3_session *session);
 /* profile.c: begins the trace that `profile` asks for, on the root; fb3_trace_finish() writes it. Local. */
 fb3_status fb3_profile_begin(fb3_session *session);
-/* A CSV made into `h5_path` by the root (reused while unchanged), then opened by all; an .h5 `source` is opened as it
- * is. `labelled`: the label columns are required. */
-fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, const char *source, const char *h5_path,
-                               const fb3_tokenizer *tokenizer, int max_length, bool labelled, int64_t max_samples);
+/* CSV files made into `h5_path` by the root (reused while unchanged), then opened by all; .h5 `sources` are opened
+ * where they are. `labelled`: the label columns are required. */
+fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, const fb3_strings *sources,
+                               const char *h5_path, const fb3_tokenizer *tokenizer, int max_length, bool labelled,
+                               int64_t max_samples);
 /* The library versions that `io` and `data` were built with, for callers that must not see HDF5's headers. */
 const char *fb3_h5_version(void);
 /* JSON object with the versions of the program and its libraries. Caller frees. */

@@ -219,22 +219,35 @@ static fb3_status check_clip(const fb3_config *config)
 
 /* --- what a verb cannot do without -------------------------------------------------------------------------------- */
 
-static bool is_prepared(const char *path)
+bool fb3_is_prepared(const char *path)
 {
     size_t length = strlen(path);
     return length > 3 && strcasecmp(path + length - 3, ".h5") == 0;
+}
+
+/* Text is tokenised into one data set of the run; data sets are read where they are. */
+static fb3_status check_train_files(const fb3_config *config)
+{
+    const fb3_strings *files = &config->train_file;
+    for (int i = 1; i < files->count; i++) {
+        if (fb3_is_prepared(files->item[i]) != fb3_is_prepared(files->item[0]))
+            return fb3_config_refuse(config, "train_file",
+                                     "%.*s and %.*s are of two kinds; give CSV files only, or prepared .h5 files only",
+                                     SHOWN, files->item[0], SHOWN, files->item[i]);
+    }
+    return FB3_OK;
 }
 
 static fb3_status check_needs(const fb3_config *config, const fb3_verb *verb)
 {
     bool trains = verb->bit == VERB_TRAIN, tokenises = trains || verb->bit == VERB_PREPARE;
     if (!verb->reads_default) return FB3_OK;
-    FB3_REQUIRE(config->train_file, FB3_INPUT,
+    FB3_REQUIRE(config->train_file.count > 0, FB3_INPUT,
                 "train_file is not set; give --train_file train.csv or a line in the YAML");
     FB3_REQUIRE(!trains || config->model_name_or_path || config->model_preset, FB3_INPUT,
                 "no model: set model_name_or_path to a Hugging Face directory or hub name, or model_preset with init: "
                 "random to start from random weights");
-    bool has_tokenizer = config->tokenizer || config->model_name_or_path || is_prepared(config->train_file);
+    bool has_tokenizer = config->tokenizer || config->model_name_or_path || fb3_is_prepared(config->train_file.item[0]);
     FB3_REQUIRE(!tokenises || has_tokenizer, FB3_INPUT,
                 "no tokenizer: set tokenizer to a directory with spm.model or to that file");
     return FB3_OK;
@@ -245,6 +258,7 @@ fb3_status fb3_config_check(fb3_config *config, const fb3_verb *verb)
     FB3_TRY(check_machine(config));
     FB3_TRY(check_model(config));
     FB3_TRY(check_columns(config));
+    FB3_TRY(check_train_files(config));
     FB3_TRY(check_folds(config));
     FB3_TRY(check_schedule(config));
     FB3_TRY(check_strategies(config));

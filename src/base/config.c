@@ -252,7 +252,7 @@ fb3_status fb3_config_parse(fb3_config *config, int argc, char **argv)
         if (config->config_file) FB3_TRY(apply_file(config, config->config_file));
     }
     FB3_TRY(fb3_command_line_options(config, verb, argc, argv));
-    bool nothing = verb->reads_default && options == 0 && !config->config_file && !config->train_file;
+    bool nothing = verb->reads_default && options == 0 && !config->config_file && config->train_file.count == 0;
     if (nothing) return refuse_nothing_given();
     return fb3_config_check(config, verb);
 }

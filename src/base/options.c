@@ -74,8 +74,9 @@ const fb3_option fb3_option_table[] = {
      .help = "a directory with spm.model, or that file; unset: the model's directory"},
 
     /* data */
-    {"train_file", .type = OPTION_TEXT, AT(train_file), .flags = OPTION_IS_PATH | OPTION_IN_TEMPLATE,
-     .section = SECTION_DATA, .verbs = DATA, .holder = "FILE", .example = "train.csv", .help = "CSV (RFC 4180), or the .h5 that prepare made"},
+    {"train_file", .type = OPTION_LIST, AT(train_file), .flags = OPTION_IS_PATH | OPTION_IN_TEMPLATE,
+     .section = SECTION_DATA, .verbs = DATA, .holder = "FILE[,FILE]...", .example = "train.csv",
+     .help = "CSV (RFC 4180), or the .h5 that prepare made; several of a kind are one after the other"},
     {"validation_file", .type = OPTION_TEXT, AT(validation_file), .flags = OPTION_IS_PATH | OPTION_STAYS_SET,
      .section = SECTION_DATA, .verbs = T, .holder = "FILE", .help = "evaluate on this CSV or .h5 instead of cross-validation"},
     {"test_file", .type = OPTION_TEXT, AT(test_file), .flags = OPTION_IS_PATH,

@@ -40,7 +40,7 @@ static fb3_status inspect_dataset(const char *path)
         for (int y = 0; y < dataset->targets; y++) printf(" %s", dataset->label_columns.item[y]);
         printf("\n  tokenizer        sha256 %s\n  source           sha256 %s\n", dataset->tokenizer_sha256,
                dataset->source_sha256);
-        status = fb3_dataset_read_ids(dataset, 0, shown, &ids);
+        status = fb3_dataset_id_range(dataset, 0, shown, &ids);
         for (int64_t i = 0; status == FB3_OK && i < shown; i++) {
             printf("  sample %-9lld %s, %d tokens\n", (long long)i, ids.item[i], fb3_dataset_length(dataset, i));
         }

@@ -27,9 +27,9 @@ fb3_status cmd_prepare(fb3_session *session)
     fb3_dataset *dataset = NULL;
     fb3_status status = FB3_OK;
     const char *output = config->output ? config->output : "data.h5";
-    FB3_REQUIRE(config->train_file, FB3_INPUT, "prepare needs --train_file TRAIN.csv");
+    FB3_REQUIRE(config->train_file.count > 0, FB3_INPUT, "prepare needs --train_file TRAIN.csv");
     FB3_TRY_GOTO(open_tokenizer(&tokenizer, config), done);
-    FB3_TRY_GOTO(fb3_session_prepare(session, &dataset, config->train_file, output, tokenizer, (int)config->max_length,
+    FB3_TRY_GOTO(fb3_session_prepare(session, &dataset, &config->train_file, output, tokenizer, (int)config->max_length,
                                      true, FB3_UNSET_INT),
                  done);
     if (session->root) {

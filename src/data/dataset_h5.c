@@ -1,6 +1,7 @@
-/* Reading a data set: everything that later reads rely on is checked once in fb3_dataset_open, and rows are then read
- * through hyperslabs, so that memory holds what was asked for and the offsets (shared by the ranks of a node), nothing
- * else. The file's layout is told in fb3/dataset.h; dataset_prepare.c writes it. */
+/* Opening a data set: everything that later reads rely on is checked once, here; rows are then read through hyperslabs
+ * (dataset_read.c), so that memory holds what was asked for and the offsets (shared by the ranks of a node), nothing
+ * else. Several files are opened one by one, each a data set of its own, and joined. The file's layout is told in
+ * fb3/dataset.h; dataset_prepare.c writes it. */
 #include "dataset_file.h"
 
 #include <assert.h>
@@ -8,11 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    BLOCK_BYTES = 4 << 20,     /* whole columns are read in pieces of this size */
-    MAX_SLAB_TOKENS = 1 << 20, /* neighbours are merged into one read up to this */
-    SHA256_DIGITS = FB3_SHA256_HEX - 1,
-};
+enum { SHA256_DIGITS = FB3_SHA256_HEX - 1 };
 
 char *fb3_dataset_join_columns(const fb3_strings *columns)
 {
@@ -37,6 +34,23 @@ fb3_status fb3_dataset_split_columns(fb3_strings *columns, const char *text)
 done:
     free(copy);
     return status;
+}
+
+hid_t fb3_dataset_id_type(size_t bytes)
+{
+    hid_t type = H5Tcopy(H5T_C_S1);
+    if (type < 0) return H5I_INVALID_HID;
+    if (H5Tset_size(type, bytes) >= 0 && H5Tset_strpad(type, H5T_STR_NULLPAD) >= 0 &&
+        H5Tset_cset(type, H5T_CSET_UTF8) >= 0)
+        return type;
+    (void)H5Tclose(type);
+    return H5I_INVALID_HID;
+}
+
+fb3_status fb3_dataset_sources_sha256(const char (*sha256)[FB3_SHA256_HEX], int count, char hex[FB3_SHA256_HEX])
+{
+    memmove(hex, sha256[0], FB3_SHA256_HEX);
+    return count == 1 ? FB3_OK : fb3_sha256_memory(sha256, (size_t)count * sizeof *sha256, hex);
 }
 
 static fb3_status read_digest(hid_t file, const char *name, char hex[FB3_SHA256_HEX])
@@ -199,20 +213,20 @@ static fb3_status open_columns(fb3_dataset *dataset, struct fb3_dataset_file *fi
     return read_vocabulary(dataset, file);
 }
 
-/* offsets [n+1] start at 0, end at the number of tokens, and each sample has 1..max_length of them. */
-static fb3_status check_offsets(const fb3_dataset *dataset, const int64_t *offsets, int64_t tokens)
+/* offsets [rows + 1] of a file start at 0, end at its number of tokens, and each sample has 1..max_length of them. */
+static fb3_status check_offsets(const struct fb3_dataset_file *file, const int64_t *offsets, int max_length)
 {
     FB3_REQUIRE(
-        offsets[0] == 0 && offsets[dataset->n] == tokens, FB3_INPUT,
+        offsets[0] == 0 && offsets[file->rows] == file->tokens_count, FB3_INPUT,
         "/offsets runs from %lld to %lld instead of 0 to %lld, the number of tokens; prepare the data set again",
-        (long long)offsets[0], (long long)offsets[dataset->n], (long long)tokens);
-    for (int64_t row = 0; row < dataset->n; row++) {
+        (long long)offsets[0], (long long)offsets[file->rows], (long long)file->tokens_count);
+    for (int64_t row = 0; row < file->rows; row++) {
         /* The start is 0 or more by induction, so the difference cannot overflow. */
-        bool good = offsets[row] < offsets[row + 1] && offsets[row + 1] - offsets[row] <= dataset->max_length;
+        bool good = offsets[row] < offsets[row + 1] && offsets[row + 1] - offsets[row] <= max_length;
         FB3_REQUIRE(
             good, FB3_INPUT,
             "/offsets gives row %lld the tokens %lld to %lld, but rows have 1 to %d; prepare the data set again",
-            (long long)row, (long long)offsets[row], (long long)offsets[row + 1], dataset->max_length);
+            (long long)row, (long long)offsets[row], (long long)offsets[row + 1], max_length);
     }
     return FB3_OK;
 }
@@ -220,12 +234,12 @@ static fb3_status check_offsets(const fb3_dataset *dataset, const int64_t *offse
 static fb3_status check_labels(const fb3_dataset *dataset, const struct fb3_dataset_file *file)
 {
     if (dataset->targets == 0) return FB3_OK;
-    int64_t block_rows = BLOCK_BYTES / (int64_t)sizeof(float) / dataset->targets;
+    int64_t block_rows = FB3_DATASET_BLOCK_BYTES / (int64_t)sizeof(float) / dataset->targets;
     float *block = malloc((size_t)(block_rows * dataset->targets) * sizeof *block); // [block_rows, Y]
     FB3_REQUIRE(block, FB3_FAILED, "out of memory for reading labels");
     fb3_status status = FB3_OK;
-    for (int64_t first = 0; first < dataset->n; first += block_rows) {
-        int64_t rows = first + block_rows < dataset->n ? block_rows : dataset->n - first;
+    for (int64_t first = 0; first < file->rows; first += block_rows) {
+        int64_t rows = first + block_rows < file->rows ? block_rows : file->rows - first;
         FB3_TRY_GOTO(fb3_h5_read_rows(file->labels, H5T_NATIVE_FLOAT, (hsize_t)first, (hsize_t)rows, block), done);
         for (int64_t i = 0; i < rows * dataset->targets; i++) {
             FB3_REQUIRE_GOTO(
@@ -239,17 +253,27 @@ done:
     return status;
 }
 
+/* Those of one file, from the place of its first row on, counted in the tokens of the whole. */
 static fb3_status read_offsets(const fb3_dataset *dataset, const struct fb3_dataset_file *file, int64_t *offsets)
 {
-    hsize_t dims[1] = {(hsize_t)dataset->n + 1};
-    FB3_TRY(fb3_h5_read(file->file, "offsets", H5T_NATIVE_INT64, 1, dims, offsets));
-    FB3_TRY(check_offsets(dataset, offsets, file->tokens_count));
+    hsize_t dims[1] = {(hsize_t)file->rows + 1};
+    int64_t *mine = offsets + file->first_row;
+    FB3_TRY(fb3_h5_read(file->file, "offsets", H5T_NATIVE_INT64, 1, dims, mine));
+    FB3_TRY(check_offsets(file, mine, dataset->max_length));
+    for (int64_t row = 0; row <= file->rows; row++) mine[row] += file->first_token;
     return check_labels(dataset, file);
 }
 
-static fb3_status unless_usable(fb3_status status, const fb3_dataset *dataset)
+static fb3_status unless_usable(fb3_status status, const struct fb3_dataset_file *file)
 {
-    return status == FB3_OK ? FB3_OK : fb3_fail_context(status, "%s is not a usable data set", dataset->file->path);
+    return status == FB3_OK ? FB3_OK : fb3_fail_context(status, "%s is not a usable data set", file->path);
+}
+
+static fb3_status read_all_offsets(const fb3_dataset *dataset, int64_t *offsets)
+{
+    for (int f = 0; f < dataset->files; f++)
+        FB3_TRY(unless_usable(read_offsets(dataset, &dataset->file[f], offsets), &dataset->file[f]));
+    return FB3_OK;
 }
 
 /* The collective part; `mine` is how this rank fared before it. */
@@ -259,199 +283,142 @@ static fb3_status share_offsets(fb3_dataset *dataset, fb3_node_memory *memory, f
     FB3_TRY(memory->publish(memory->context, mine)); /* all have the file open, or none goes on */
     assert(dataset && dataset->file);
     FB3_TRY(memory->allocate(memory->context, ((size_t)dataset->n + 1) * sizeof(int64_t), &shared));
-    mine = memory->writer ? unless_usable(read_offsets(dataset, dataset->file, shared), dataset) : FB3_OK;
+    mine = memory->writer ? read_all_offsets(dataset, shared) : FB3_OK;
     FB3_TRY(memory->publish(memory->context, mine));
     dataset->offsets = shared;
     return FB3_OK;
 }
 
-/* This rank's part: the file is there and its columns fit together. */
+static void close_file(struct fb3_dataset_file *file)
+{
+    if (file->file >= 0) (void)fb3_h5_close(file->file, file->path); /* closes what was opened in it, too */
+    free(file->path);
+}
+
+/* One file is there and its columns fit together. */
 static fb3_status open_file(fb3_dataset **dataset, const char *h5_path)
 {
     fb3_dataset *opened = calloc(1, sizeof *opened);
     struct fb3_dataset_file *file = calloc(1, sizeof *file);
-    if (opened) opened->file = file;
     *dataset = opened;
     if (!opened || !file) {
         free(file);
-        if (opened) opened->file = NULL;
         return fb3_fail(FB3_FAILED, "out of memory for a data set");
     }
+    opened->file = file;
+    opened->files = 1;
     file->file = file->tokens = file->labels = file->ids = file->folds = H5I_INVALID_HID;
     file->path = strdup(h5_path);
     FB3_REQUIRE(file->path, FB3_FAILED, "out of memory for a data set");
     FB3_TRY(fb3_h5_open(&file->file, h5_path));
-    return unless_usable(open_columns(opened, file), opened);
+    FB3_TRY(unless_usable(open_columns(opened, file), file));
+    file->rows = opened->n;
+    return FB3_OK;
 }
 
-fb3_status fb3_dataset_open(fb3_dataset **dataset, const char *h5_path, fb3_node_memory *memory)
+/* --- several files as one ----------------------------------------------------------------------------------------- */
+
+static bool same_columns(const fb3_strings *a, const fb3_strings *b)
+{
+    bool same = a->count == b->count;
+    for (int i = 0; same && i < a->count; i++) same = strcmp(a->item[i], b->item[i]) == 0;
+    return same;
+}
+
+static fb3_status check_alike(const fb3_dataset *whole, const fb3_dataset *part)
+{
+    const char *first = whole->file->path, *path = part->file->path;
+    FB3_REQUIRE(strcmp(whole->tokenizer_sha256, part->tokenizer_sha256) == 0, FB3_INPUT,
+                "%s was made with another tokenizer than %s; prepare both with one", path, first);
+    FB3_REQUIRE(same_columns(&whole->label_columns, &part->label_columns), FB3_INPUT,
+                "%s has other label columns than %s; prepare both with the same", path, first);
+    FB3_REQUIRE(whole->has_folds == part->has_folds, FB3_INPUT,
+                "of %s and %s only one has a fold column; prepare both with one, or none", first, path);
+    FB3_REQUIRE(whole->n <= INT32_MAX - part->n, FB3_INPUT, "the data sets up to %s have more than %d samples", path,
+                INT32_MAX);
+    return FB3_OK;
+}
+
+/* The union of two ascending lists. */
+static fb3_status join_vocabularies(fb3_dataset *whole, const fb3_dataset *part)
+{
+    size_t a = 0, b = 0, n = 0, ours = (size_t)whole->active, theirs = (size_t)part->active;
+    uint32_t *both = malloc((ours + theirs) * sizeof *both);
+    FB3_REQUIRE(both, FB3_FAILED, "out of memory for a vocabulary");
+    while (a < ours || b < theirs) {
+        bool take_ours = b == theirs || (a < ours && whole->vocabulary[a] <= part->vocabulary[b]);
+        uint32_t id = take_ours ? whole->vocabulary[a++] : part->vocabulary[b++];
+        if (n == 0 || both[n - 1] != id) both[n++] = id;
+    }
+    free(whole->vocabulary);
+    whole->vocabulary = both;
+    whole->active = (int)n;
+    return FB3_OK;
+}
+
+/* Moves the one file of `part` to the end of `whole`. */
+static fb3_status join(fb3_dataset *whole, fb3_dataset *part)
+{
+    FB3_TRY(check_alike(whole, part));
+    FB3_TRY(join_vocabularies(whole, part));
+    struct fb3_dataset_file *files = realloc(whole->file, ((size_t)whole->files + 1) * sizeof *files);
+    FB3_REQUIRE(files, FB3_FAILED, "out of memory for a data set");
+    whole->file = files;
+    const struct fb3_dataset_file *last = &files[whole->files - 1];
+    struct fb3_dataset_file *added = &files[whole->files++];
+    *added = *part->file;
+    part->files = 0;
+    added->first_row = whole->n;
+    added->first_token = last->first_token + last->tokens_count;
+    whole->n += added->rows;
+    if (part->max_length > whole->max_length) whole->max_length = part->max_length;
+    return FB3_OK;
+}
+
+/* This rank's part of opening. *dataset is set in any case, unless there is no memory for it. */
+static fb3_status open_all(fb3_dataset **dataset, const fb3_strings *paths)
+{
+    fb3_status status = FB3_OK;
+    char(*sources)[FB3_SHA256_HEX] = calloc((size_t)paths->count, sizeof *sources);
+    FB3_REQUIRE(sources, FB3_FAILED, "out of memory for a data set");
+    FB3_TRY_GOTO(open_file(dataset, paths->item[0]), done);
+    memcpy(sources[0], (*dataset)->source_sha256, FB3_SHA256_HEX);
+    for (int f = 1; f < paths->count; f++) {
+        fb3_dataset *part = NULL;
+        status = open_file(&part, paths->item[f]);
+        if (status == FB3_OK) memcpy(sources[f], part->source_sha256, FB3_SHA256_HEX);
+        if (status == FB3_OK) status = join(*dataset, part);
+        fb3_dataset_close(part);
+        if (status != FB3_OK) goto done;
+    }
+    status = fb3_dataset_sources_sha256(sources, paths->count, (*dataset)->source_sha256);
+done:
+    free(sources);
+    return status;
+}
+
+fb3_status fb3_dataset_open_files(fb3_dataset **dataset, const fb3_strings *h5_paths, fb3_node_memory *memory)
 {
     fb3_dataset *opened = NULL;
-    fb3_status mine = open_file(&opened, h5_path);
+    fb3_status mine = open_all(&opened, h5_paths);
     fb3_status status = share_offsets(opened, memory, mine);
     *dataset = status == FB3_OK ? opened : NULL;
     if (status != FB3_OK) fb3_dataset_close(opened);
     return status;
 }
 
+fb3_status fb3_dataset_open(fb3_dataset **dataset, const char *h5_path, fb3_node_memory *memory)
+{
+    char *path = (char *)h5_path; /* a list of one, which is only read */
+    return fb3_dataset_open_files(dataset, &(fb3_strings){.item = &path, .count = 1}, memory);
+}
+
 void fb3_dataset_close(fb3_dataset *dataset)
 {
     if (!dataset) return;
-    struct fb3_dataset_file *file = dataset->file;
-    if (file) {
-        if (file->file >= 0) (void)fb3_h5_close(file->file, file->path); /* closes what was opened in it, too */
-        free(file->path);
-        free(file);
-    }
+    for (int f = 0; f < dataset->files; f++) close_file(&dataset->file[f]);
+    free(dataset->file);
     fb3_strings_free(&dataset->label_columns);
     free(dataset->vocabulary);
     free(dataset);
-}
-
-/* A run of file elements and where it goes in the caller's array, both counted in elements. */
-typedef struct slab {
-    int64_t start, length, out;
-} slab;
-
-static int compare_slabs(const void *left, const void *right)
-{
-    const slab *a = left, *b = right;
-    if (a->start != b->start) return a->start < b->start ? -1 : 1;
-    return a->out < b->out ? -1 : a->out > b->out;
-}
-
-/* Reads slabs in the file's order, neighbours together. An element has `width` bytes in memory. */
-static fb3_status read_slabs(hid_t dataset, hid_t type, size_t width, slab *slabs, int64_t count, char *out)
-{
-    fb3_status status = FB3_OK;
-    char *run = NULL;
-    int64_t capacity = 0;
-    qsort(slabs, (size_t)count, sizeof *slabs, compare_slabs);
-    for (int64_t first = 0, end; first < count; first = end) {
-        int64_t length = slabs[first].length;
-        for (end = first + 1; end < count && slabs[end].start == slabs[first].start + length &&
-                              length + slabs[end].length <= MAX_SLAB_TOKENS;
-             end++) {
-            length += slabs[end].length;
-        }
-        if (end == first + 1) {
-            FB3_TRY_GOTO(fb3_h5_read_rows(dataset, type, (hsize_t)slabs[first].start, (hsize_t)length,
-                                          out + (size_t)slabs[first].out * width),
-                         done);
-            continue;
-        }
-        if (!run || length > capacity) {
-            char *grown = realloc(run, (size_t)length * width);
-            FB3_REQUIRE_GOTO(grown, done, FB3_FAILED, "out of memory for reading %lld elements", (long long)length);
-            run = grown;
-            capacity = length;
-        }
-        FB3_TRY_GOTO(fb3_h5_read_rows(dataset, type, (hsize_t)slabs[first].start, (hsize_t)length, run), done);
-        for (int64_t i = first; i < end; i++) {
-            memcpy(out + (size_t)slabs[i].out * width, run + (size_t)(slabs[i].start - slabs[first].start) * width,
-                   (size_t)slabs[i].length * width);
-        }
-    }
-done:
-    free(run);
-    return status;
-}
-
-static slab token_slab(const fb3_dataset *dataset, int64_t row, int64_t out)
-{
-    return (slab){dataset->offsets[row], fb3_dataset_length(dataset, row), out};
-}
-
-static slab label_slab(const fb3_dataset *dataset, int64_t row, int64_t out)
-{
-    (void)dataset;
-    return (slab){row, 1, out};
-}
-
-static fb3_status read_listed_rows(const fb3_dataset *dataset, slab (*slab_of)(const fb3_dataset *, int64_t, int64_t),
-                                   hid_t column, hid_t type, size_t width, const int64_t *rows, int64_t count,
-                                   void *out)
-{
-    if (count == 0) return FB3_OK;
-    slab *slabs = malloc((size_t)count * sizeof *slabs);
-    FB3_REQUIRE(slabs, FB3_FAILED, "out of memory for reading %lld rows", (long long)count);
-    int64_t at = 0;
-    for (int64_t i = 0; i < count; i++) {
-        assert(rows[i] >= 0 && rows[i] < dataset->n);
-        slabs[i] = slab_of(dataset, rows[i], at);
-        at += slabs[i].length;
-    }
-    fb3_status status = read_slabs(column, type, width, slabs, count, out);
-    free(slabs);
-    return status;
-}
-
-fb3_status fb3_dataset_read_tokens(const fb3_dataset *dataset, const int64_t *rows, int64_t count, uint32_t *tokens)
-{
-    return read_listed_rows(dataset, token_slab, dataset->file->tokens, H5T_NATIVE_UINT32, sizeof *tokens, rows, count,
-                            tokens);
-}
-
-fb3_status fb3_dataset_read_labels(const fb3_dataset *dataset, const int64_t *rows, int64_t count, float *labels)
-{
-    assert(count <= dataset->n || rows);
-    if (count == 0 || dataset->targets == 0) return FB3_OK;
-    if (!rows) return fb3_h5_read_rows(dataset->file->labels, H5T_NATIVE_FLOAT, 0, (hsize_t)count, labels);
-    return read_listed_rows(dataset, label_slab, dataset->file->labels, H5T_NATIVE_FLOAT,
-                            (size_t)dataset->targets * sizeof *labels, rows, count, labels);
-}
-
-fb3_status fb3_dataset_read_ids(const fb3_dataset *dataset, int64_t first, int64_t count, fb3_strings *ids)
-{
-    *ids = (fb3_strings){0};
-    if (count == 0) return FB3_OK;
-    assert(first >= 0 && count > 0 && count <= dataset->n - first);
-    size_t width = dataset->file->id_bytes;
-    fb3_status status = FB3_OK;
-    hid_t type = H5Dget_type(dataset->file->ids);
-    char *padded = malloc((size_t)count * width), *one = calloc(width + 1, 1);
-    FB3_H5_GOTO(type, done, FB3_INPUT, "the type of /ids cannot be read");
-    FB3_REQUIRE_GOTO(padded && one, done, FB3_FAILED, "out of memory for %lld ids", (long long)count);
-    FB3_TRY_GOTO(fb3_h5_read_rows(dataset->file->ids, type, (hsize_t)first, (hsize_t)count, padded), done);
-    for (int64_t i = 0; i < count; i++) {
-        memcpy(one, padded + (size_t)i * width, width);
-        FB3_TRY_GOTO(fb3_strings_add(ids, one), done);
-    }
-done:
-    if (type >= 0) (void)H5Tclose(type);
-    free(padded);
-    free(one);
-    if (status != FB3_OK) fb3_strings_free(ids);
-    return status;
-}
-
-fb3_status fb3_dataset_read_folds(const fb3_dataset *dataset, int8_t *folds)
-{
-    assert(dataset->has_folds);
-    return fb3_h5_read_rows(dataset->file->folds, H5T_NATIVE_INT8, 0, (hsize_t)dataset->n, folds);
-}
-
-fb3_status fb3_dataset_verify(const fb3_dataset *dataset)
-{
-    fb3_status status = FB3_OK;
-    int64_t block_tokens = BLOCK_BYTES / (int64_t)sizeof(uint32_t), total = dataset->offsets[dataset->n];
-    size_t known_bytes = (size_t)dataset->vocabulary[dataset->active - 1] + 1;
-    uint32_t *block = malloc((size_t)block_tokens * sizeof *block);
-    bool *known = calloc(known_bytes, sizeof *known);
-    FB3_REQUIRE_GOTO(block && known, done, FB3_FAILED, "out of memory for checking a data set");
-    for (int i = 0; i < dataset->active; i++) known[dataset->vocabulary[i]] = true;
-    for (int64_t first = 0; first < total; first += block_tokens) {
-        int64_t count = first + block_tokens < total ? block_tokens : total - first;
-        FB3_TRY_GOTO(fb3_h5_read_rows(dataset->file->tokens, H5T_NATIVE_UINT32, (hsize_t)first, (hsize_t)count, block),
-                     done);
-        for (int64_t i = 0; i < count; i++) {
-            FB3_REQUIRE_GOTO(block[i] < known_bytes && known[block[i]], done, FB3_INPUT,
-                             "%s has the token id %u at %lld, which is not in its /vocabulary; prepare it again",
-                             dataset->file->path, block[i], (long long)(first + i));
-        }
-    }
-done:
-    free(known);
-    free(block);
-    return status;
 }

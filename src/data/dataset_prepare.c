@@ -1,6 +1,6 @@
-/* CSV -> data set, or the data set that is there already: it is reused when source, tokenizer and options are the same
- * and every byte of it still passes its checks. Else the source is surveyed, tokenised into a temporary file and that
- * is renamed, so `h5_path` is always complete (DESIGN 5.2). */
+/* CSV files -> data set, or the data set that is there already: it is reused when source, tokenizer and options are the
+ * same and every byte of it still passes its checks. Else the source is surveyed, tokenised into a temporary file and
+ * that is renamed, so `h5_path` is always complete (DESIGN 5.2). */
 #include "dataset_file.h"
 #include "source_csv.h"
 
@@ -93,17 +93,17 @@ static bool reuse(const char *h5_path, const fb3_tokenizer *tokenizer, const fb3
     return good;
 }
 
-static fb3_status make(const char *csv_path, const char *h5_path, const fb3_tokenizer *tokenizer,
+static fb3_status make(const fb3_strings *csv_paths, const char *h5_path, const fb3_tokenizer *tokenizer,
                        const fb3_dataset_options *options, fb3_dataset_header *header, fb3_dataset_report *report)
 {
     fb3_survey survey;
-    FB3_TRY(fb3_source_survey(csv_path, options, &survey, report));
+    FB3_TRY(fb3_source_survey(csv_paths, options, &survey, report));
     header->rows = survey.rows;
     header->longest_id = survey.longest_id;
 
     char *temporary = fb3_file_temporary(h5_path);
     FB3_REQUIRE(temporary, FB3_FAILED, "out of memory for a file name");
-    fb3_status status = fb3_dataset_write(temporary, csv_path, tokenizer, options, header, report);
+    fb3_status status = fb3_dataset_write(temporary, csv_paths, tokenizer, options, header, report);
     if (status == FB3_OK) {
         status = fb3_file_publish(temporary, h5_path);
     } else {
@@ -113,7 +113,19 @@ static fb3_status make(const char *csv_path, const char *h5_path, const fb3_toke
     return status;
 }
 
-fb3_status fb3_dataset_prepare(const char *csv_path, const char *h5_path, const fb3_tokenizer *tokenizer,
+static fb3_status hash_sources(const fb3_strings *csv_paths, char hex[FB3_SHA256_HEX])
+{
+    fb3_status status = FB3_OK;
+    char(*sha256)[FB3_SHA256_HEX] = calloc((size_t)csv_paths->count, sizeof *sha256);
+    FB3_REQUIRE(sha256, FB3_FAILED, "out of memory for the hashes of %d files", csv_paths->count);
+    for (int i = 0; i < csv_paths->count; i++) FB3_TRY_GOTO(fb3_sha256_file(csv_paths->item[i], sha256[i]), done);
+    status = fb3_dataset_sources_sha256(sha256, csv_paths->count, hex);
+done:
+    free(sha256);
+    return status;
+}
+
+fb3_status fb3_dataset_prepare(const fb3_strings *csv_paths, const char *h5_path, const fb3_tokenizer *tokenizer,
                                const fb3_dataset_options *options, fb3_dataset_report *report)
 {
     char source_sha256[FB3_SHA256_HEX];
@@ -122,7 +134,7 @@ fb3_status fb3_dataset_prepare(const char *csv_path, const char *h5_path, const 
                 "max_length is %d, but must lie between %d and %d", options->max_length, MIN_LENGTH,
                 FB3_DATASET_MAX_LENGTH);
     FB3_TRY(check_target(h5_path));
-    FB3_TRY(fb3_sha256_file(csv_path, source_sha256));
+    FB3_TRY(hash_sources(csv_paths, source_sha256));
     char *text = describe_options(options);
     FB3_REQUIRE(text, FB3_FAILED, "out of memory for the options of a data set");
 
@@ -132,7 +144,7 @@ fb3_status fb3_dataset_prepare(const char *csv_path, const char *h5_path, const 
         report->reused = true;
     } else {
         *report = (fb3_dataset_report){0};
-        status = make(csv_path, h5_path, tokenizer, options, &header, report);
+        status = make(csv_paths, h5_path, tokenizer, options, &header, report);
     }
     free(text);
     return status;

@@ -26,13 +26,15 @@ typedef struct block {
     float *labels; // [BLOCK_ROWS, Y]
     char *ids;     // [BLOCK_ROWS, id_bytes], padded with zeros
     int8_t fold[BLOCK_ROWS];
+    int file[BLOCK_ROWS]; /* where each row stands, for messages */
+    int64_t record[BLOCK_ROWS];
     int64_t end[BLOCK_ROWS]; /* where each row's tokens end in the file */
     uint32_t *tokens;        /* the rows' tokens, concatenated */
     int64_t tokens_capacity;
 } block;
 
 typedef struct writer {
-    const char *csv_path;
+    const fb3_strings *csv_paths;
     const fb3_tokenizer *tokenizer;
     const fb3_dataset_options *options;
     const fb3_dataset_header *header;
@@ -57,23 +59,12 @@ static fb3_status reserve(void **memory, int64_t *capacity, int64_t needed, size
     return FB3_OK;
 }
 
-static hid_t make_id_type(size_t bytes)
-{
-    hid_t type = H5Tcopy(H5T_C_S1);
-    if (type < 0) return H5I_INVALID_HID;
-    if (H5Tset_size(type, bytes) >= 0 && H5Tset_strpad(type, H5T_STR_NULLPAD) >= 0 &&
-        H5Tset_cset(type, H5T_CSET_UTF8) >= 0)
-        return type;
-    (void)H5Tclose(type);
-    return H5I_INVALID_HID;
-}
-
 static fb3_status create_columns(writer *w)
 {
     hsize_t n = (hsize_t)w->header->rows, none = 0, any = H5S_UNLIMITED;
     hsize_t list[1] = {n}, offsets[1] = {n + 1}, table[2] = {n, (hsize_t)w->options->label_columns->count};
     hid_t token_type = w->vocabulary <= UINT16_MAX + 1 ? H5T_STD_U16LE : H5T_STD_U32LE;
-    FB3_H5(w->id_type = make_id_type((size_t)w->header->longest_id), FB3_FAILED, "cannot make the type of /ids");
+    FB3_H5(w->id_type = fb3_dataset_id_type((size_t)w->header->longest_id), FB3_FAILED, "cannot make the type of /ids");
     FB3_TRY(fb3_h5_create_dataset(&w->tokens, w->file, "tokens", token_type, 1, &none, &any, CHUNK_BYTES));
     FB3_TRY(fb3_h5_create_dataset(&w->offsets, w->file, "offsets", H5T_STD_I64LE, 1, offsets, NULL, CHUNK_BYTES));
     FB3_TRY(fb3_h5_create_dataset(&w->labels, w->file, "labels", H5T_IEEE_F32LE, 2, table, NULL, CHUNK_BYTES));
@@ -114,7 +105,7 @@ static fb3_status keep_row(writer *w, const fb3_source_row *row)
     int targets = w->source.targets;
     int64_t start = b->text_start[b->rows];
     FB3_REQUIRE(w->rows + b->rows < w->header->rows && row->id_bytes <= w->header->longest_id, FB3_FAILED,
-                "%s was changed while it was being read; run again", w->csv_path);
+                "%s was changed while it was being read; run again", w->csv_paths->item[w->source.file]);
     FB3_TRY(reserve((void **)&b->text, &b->text_capacity, start + row->text_bytes + 1, 1)); /* 1: never NULL */
     memcpy(b->text + start, row->text, (size_t)row->text_bytes);
     b->text_start[b->rows + 1] = start + row->text_bytes;
@@ -123,6 +114,8 @@ static fb3_status keep_row(writer *w, const fb3_source_row *row)
     memset(id, 0, (size_t)w->header->longest_id);
     memcpy(id, row->id, (size_t)row->id_bytes);
     b->fold[b->rows] = row->fold;
+    b->file[b->rows] = w->source.file;
+    b->record[b->rows] = fb3_csv_record(w->source.csv);
     b->rows++;
     return FB3_OK;
 }
@@ -186,8 +179,8 @@ static fb3_status tokenise_block(writer *w)
         }
     }
     if (first.status == FB3_OK) return FB3_OK;
-    fb3_status status = fb3_fail(first.status, "%s, row %lld: %s", w->csv_path, (long long)(w->rows + first.row + 1),
-                                 first.text ? first.text : "cannot be tokenised");
+    fb3_status status = fb3_fail(first.status, "%s, row %lld: %s", w->csv_paths->item[b->file[first.row]],
+                                 (long long)b->record[first.row], first.text ? first.text : "cannot be tokenised");
     free(first.text);
     return status;
 }
@@ -272,7 +265,7 @@ static fb3_status write_content(writer *w)
 {
     FB3_TRY(allocate(w));
     FB3_TRY(create_columns(w));
-    FB3_TRY(fb3_source_open(&w->source, w->csv_path, w->options));
+    FB3_TRY(fb3_source_open(&w->source, w->csv_paths, w->options));
     for (;;) {
         FB3_TRY(read_block(w));
         if (w->block.rows == 0) break;
@@ -283,18 +276,19 @@ static fb3_status write_content(writer *w)
         }
     }
     FB3_REQUIRE(w->rows == w->header->rows, FB3_FAILED, "%s was changed while it was being read; run again",
-                w->csv_path);
+                w->csv_paths->item[w->source.file]);
     FB3_TRY(write_vocabulary(w));
     return write_attributes(w);
 }
 
-fb3_status fb3_dataset_write(const char *path, const char *csv_path, const fb3_tokenizer *tokenizer,
+fb3_status fb3_dataset_write(const char *path, const fb3_strings *csv_paths, const fb3_tokenizer *tokenizer,
                              const fb3_dataset_options *options, const fb3_dataset_header *header,
                              fb3_dataset_report *report)
 {
     writer *w = calloc(1, sizeof *w);
     FB3_REQUIRE(w, FB3_FAILED, "out of memory for writing a data set");
-    *w = (writer){.csv_path = csv_path, .tokenizer = tokenizer, .options = options, .header = header, .report = report};
+    *w = (writer){
+        .csv_paths = csv_paths, .tokenizer = tokenizer, .options = options, .header = header, .report = report};
     w->id_type = H5I_INVALID_HID;
     fb3_status status = fb3_h5_create(&w->file, path);
     if (status == FB3_OK) {

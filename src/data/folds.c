@@ -14,34 +14,34 @@
 #include <string.h>
 
 enum {
-    WORD_BITS = 64,
     MAX_LEVELS = 1000, /* of one target */
+    BLOCK_ROWS = 1 << 14,
 };
 
-/* 0/1 labels of samples, a bit each: 10^7 samples of 54 labels are 80 MB. */
+/* 0/1 labels of samples, a bit each: 10^7 samples of 6 labels are 10 MB, of 54 labels 70 MB. */
 typedef struct label_bits {
     int64_t n;
-    int labels;     /* L */
-    int words;      /* of a sample */
-    uint64_t *word; // [n, words]
+    int labels;    /* L */
+    int bytes;     /* of a sample */
+    uint8_t *byte; // [n, bytes]
 } label_bits;
 
 static fb3_status make_bits(label_bits *bits, int64_t n, int labels)
 {
-    *bits = (label_bits){.n = n, .labels = labels, .words = (labels + WORD_BITS - 1) / WORD_BITS};
-    bits->word = calloc((size_t)n, (size_t)bits->words * sizeof *bits->word);
-    FB3_REQUIRE(bits->word, FB3_FAILED, "out of memory for %d labels of %lld samples", labels, (long long)n);
+    *bits = (label_bits){.n = n, .labels = labels, .bytes = (labels + 7) / 8};
+    bits->byte = calloc((size_t)n, (size_t)bits->bytes);
+    FB3_REQUIRE(bits->byte, FB3_FAILED, "out of memory for %d labels of %lld samples", labels, (long long)n);
     return FB3_OK;
 }
 
 static void set_bit(label_bits *bits, int64_t sample, int label)
 {
-    bits->word[sample * bits->words + label / WORD_BITS] |= UINT64_C(1) << label % WORD_BITS;
+    bits->byte[sample * bits->bytes + label / 8] |= (uint8_t)(1u << label % 8);
 }
 
 static bool has_bit(const label_bits *bits, int64_t sample, int label)
 {
-    return bits->word[sample * bits->words + label / WORD_BITS] >> label % WORD_BITS & 1;
+    return bits->byte[sample * bits->bytes + label / 8] >> label % 8 & 1;
 }
 
 typedef struct stratifier {
@@ -140,9 +140,9 @@ static void assign(stratifier *s, int32_t sample, int f)
     const label_bits *bits = s->bits;
     s->fold[sample] = (int8_t)f;
     s->wanted[f] -= 1;
-    for (int w = 0; w < bits->words; w++) {
-        for (uint64_t word = bits->word[(int64_t)sample * bits->words + w]; word != 0; word &= word - 1) {
-            int label = w * WORD_BITS + __builtin_ctzll(word);
+    for (int b = 0; b < bits->bytes; b++) {
+        for (unsigned set = bits->byte[(int64_t)sample * bits->bytes + b]; set != 0; set &= set - 1) {
+            int label = b * 8 + __builtin_ctz(set);
             s->left[label]--;
             s->label_wanted[(size_t)label * (size_t)s->k + (size_t)f] -= 1;
         }
@@ -189,23 +189,52 @@ fb3_status fb3_folds_iterstrat(int8_t *fold, const uint8_t *labels, int64_t n, i
         }
     }
     fb3_status status = stratify(&bits, fold, k, seed);
-    free(bits.word);
+    free(bits.byte);
     return status;
 }
 
-fb3_status fb3_folds_compat(int8_t *fold, const float *scores, int64_t n, int targets, int k, uint32_t seed)
+/* --- labels from scores ------------------------------------------------------------------------------------------- */
+
+typedef fb3_status (*score_visit)(void *context, int64_t sample, const float *score);
+
+/* score [Y] of each sample, in order. */
+static fb3_status visit_scores(const fb3_score_source *scores, score_visit visit, void *context)
 {
-    FB3_REQUIRE(targets >= 1, FB3_INPUT, "there are no scores to make folds from; set label_columns");
-    label_bits bits;
-    FB3_TRY(check_counts(n, k));
-    FB3_TRY(make_bits(&bits, n, targets));
-    for (int64_t i = 0; i < n; i++) {
-        for (int y = 0; y < targets; y++) {
-            if (scores[i * targets + y] != 0) set_bit(&bits, i, y);
-        }
+    fb3_status status = FB3_OK;
+    float *block = malloc(BLOCK_ROWS * (size_t)scores->targets * sizeof *block); // [BLOCK_ROWS, Y]
+    FB3_REQUIRE(block, FB3_FAILED, "out of memory for scores");
+    for (int64_t first = 0; first < scores->n; first += BLOCK_ROWS) {
+        int64_t rows = first + BLOCK_ROWS < scores->n ? BLOCK_ROWS : scores->n - first;
+        FB3_TRY_GOTO(scores->read(scores->context, first, rows, block), done);
+        for (int64_t i = 0; i < rows; i++) FB3_TRY_GOTO(visit(context, first + i, block + i * scores->targets), done);
     }
-    fb3_status status = stratify(&bits, fold, k, seed);
-    free(bits.word);
+done:
+    free(block);
+    return status;
+}
+
+static fb3_status check_scores(const fb3_score_source *scores, int k)
+{
+    FB3_REQUIRE(scores->targets >= 1, FB3_INPUT, "there are no scores to make folds from; set label_columns");
+    return check_counts(scores->n, k);
+}
+
+static fb3_status set_unless_zero(void *context, int64_t sample, const float *score)
+{
+    label_bits *bits = context;
+    for (int y = 0; y < bits->labels; y++)
+        if (score[y] != 0) set_bit(bits, sample, y);
+    return FB3_OK;
+}
+
+fb3_status fb3_folds_compat(int8_t *fold, const fb3_score_source *scores, int k, uint32_t seed)
+{
+    label_bits bits;
+    FB3_TRY(check_scores(scores, k));
+    FB3_TRY(make_bits(&bits, scores->n, scores->targets));
+    fb3_status status = visit_scores(scores, set_unless_zero, &bits);
+    if (status == FB3_OK) status = stratify(&bits, fold, k, seed);
+    free(bits.byte);
     return status;
 }
 
@@ -235,45 +264,55 @@ static int find_level(const levels *l, double value)
     return low;
 }
 
-static fb3_status collect_levels(levels *l, const float *scores, int64_t n, int targets, int target)
+/* All targets' levels, and the labels that are made of them: target by target, level by level. */
+typedef struct binning {
+    int targets;
+    levels *of; // [Y]
+    label_bits bits;
+} binning;
+
+static fb3_status add_level(levels *l, int target, double value)
 {
-    l->count = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double value = level_of(scores[i * targets + target]);
-        int at = find_level(l, value);
-        if (at < l->count && l->value[at] == value) continue;
-        FB3_REQUIRE(l->count < MAX_LEVELS, FB3_INPUT,
-                    "target %d has more than %d score levels; use fold_method: iterstrat-compat", target + 1,
-                    MAX_LEVELS);
-        memmove(l->value + at + 1, l->value + at, (size_t)(l->count - at) * sizeof *l->value);
-        l->value[at] = value;
-        l->count++;
-    }
+    int at = find_level(l, value);
+    if (at < l->count && l->value[at] == value) return FB3_OK;
+    FB3_REQUIRE(l->count < MAX_LEVELS, FB3_INPUT,
+                "target %d has more than %d score levels; use fold_method: iterstrat-compat", target + 1, MAX_LEVELS);
+    memmove(l->value + at + 1, l->value + at, (size_t)(l->count - at) * sizeof *l->value);
+    l->value[at] = value;
+    l->count++;
     return FB3_OK;
 }
 
-fb3_status fb3_folds_binned(int8_t *fold, const float *scores, int64_t n, int targets, int k, uint32_t seed)
+static fb3_status collect_levels(void *context, int64_t sample, const float *score)
 {
-    FB3_REQUIRE(targets >= 1, FB3_INPUT, "there are no scores to make folds from; set label_columns");
-    FB3_TRY(check_counts(n, k));
+    binning *b = context;
+    (void)sample;
+    for (int y = 0; y < b->targets; y++) FB3_TRY(add_level(&b->of[y], y, level_of(score[y])));
+    return FB3_OK;
+}
+
+static fb3_status set_levels(void *context, int64_t sample, const float *score)
+{
+    binning *b = context;
+    for (int y = 0, first = 0; y < b->targets; first += b->of[y++].count)
+        set_bit(&b->bits, sample, first + find_level(&b->of[y], level_of(score[y])));
+    return FB3_OK;
+}
+
+fb3_status fb3_folds_binned(int8_t *fold, const fb3_score_source *scores, int k, uint32_t seed)
+{
+    FB3_TRY(check_scores(scores, k));
     fb3_status status = FB3_OK;
-    label_bits bits = {0};
     int labels = 0;
-    levels *of = calloc((size_t)targets, sizeof *of); // [Y]
-    FB3_REQUIRE(of, FB3_FAILED, "out of memory for score levels");
-    for (int y = 0; y < targets; y++) {
-        FB3_TRY_GOTO(collect_levels(&of[y], scores, n, targets, y), done);
-        labels += of[y].count;
-    }
-    FB3_TRY_GOTO(make_bits(&bits, n, labels), done);
-    for (int64_t i = 0; i < n; i++) {
-        for (int y = 0, first = 0; y < targets; first += of[y++].count) {
-            set_bit(&bits, i, first + find_level(&of[y], level_of(scores[i * targets + y])));
-        }
-    }
-    status = stratify(&bits, fold, k, seed);
+    binning b = {.targets = scores->targets, .of = calloc((size_t)scores->targets, sizeof *b.of)};
+    FB3_REQUIRE(b.of, FB3_FAILED, "out of memory for score levels");
+    FB3_TRY_GOTO(visit_scores(scores, collect_levels, &b), done);
+    for (int y = 0; y < b.targets; y++) labels += b.of[y].count;
+    FB3_TRY_GOTO(make_bits(&b.bits, scores->n, labels), done);
+    FB3_TRY_GOTO(visit_scores(scores, set_levels, &b), done);
+    status = stratify(&b.bits, fold, k, seed);
 done:
-    free(bits.word);
-    free(of);
+    free(b.bits.byte);
+    free(b.of);
     return status;
 }

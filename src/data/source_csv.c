@@ -1,10 +1,10 @@
 /* The source of a data set, read twice: a survey that parses every field, finds duplicates and says how large things
  * are, so that a mistake in the last row is reported in seconds and not after tokenising; then the pass that writes.
- * Memory is one record and, in the survey, 64-bit hashes of ids and texts. */
+ * Memory is one record and, in the survey, a hash of 8 bytes of each id and text. */
 #include "source_csv.h"
 
 #include "dataset_file.h"
-#include "hash_set.h"
+#include "hash_list.h"
 #include "fb3/folds.h"
 
 #include <math.h>
@@ -60,20 +60,25 @@ static fb3_status find_labels(fb3_source *source, const fb3_strings *labels)
     return FB3_OK;
 }
 
-fb3_status fb3_source_open(fb3_source *source, const char *path, const fb3_dataset_options *options)
+/* The file whose turn it is; the one before is closed. */
+static fb3_status open_file(fb3_source *source)
 {
-    *source = (fb3_source){.fold_column = -1, .limit = options->max_samples};
-    if (options->max_samples == FB3_UNSET_INT) source->limit = INT64_MAX;
-    fb3_status status = FB3_OK;
-    FB3_TRY(fb3_csv_open(&source->csv, path));
-    FB3_TRY_GOTO(fb3_csv_need_column(source->csv, options->id_column, &source->id_column), failed);
-    FB3_TRY_GOTO(fb3_csv_need_column(source->csv, options->text_column, &source->text_column), failed);
-    if (options->fold_column)
-        FB3_TRY_GOTO(fb3_csv_need_column(source->csv, options->fold_column, &source->fold_column), failed);
-    FB3_TRY_GOTO(find_labels(source, options->label_columns), failed);
-    return FB3_OK;
-failed:
+    const fb3_dataset_options *options = source->options;
     fb3_source_close(source);
+    FB3_TRY(fb3_csv_open(&source->csv, source->paths->item[source->file]));
+    FB3_TRY(fb3_csv_need_column(source->csv, options->id_column, &source->id_column));
+    FB3_TRY(fb3_csv_need_column(source->csv, options->text_column, &source->text_column));
+    source->fold_column = -1;
+    if (options->fold_column) FB3_TRY(fb3_csv_need_column(source->csv, options->fold_column, &source->fold_column));
+    return find_labels(source, options->label_columns);
+}
+
+fb3_status fb3_source_open(fb3_source *source, const fb3_strings *paths, const fb3_dataset_options *options)
+{
+    *source = (fb3_source){.paths = paths, .options = options, .limit = options->max_samples};
+    if (options->max_samples == FB3_UNSET_INT) source->limit = INT64_MAX;
+    fb3_status status = open_file(source);
+    if (status != FB3_OK) fb3_source_close(source);
     return status;
 }
 
@@ -81,6 +86,18 @@ void fb3_source_close(fb3_source *source)
 {
     fb3_csv_close(source->csv);
     source->csv = NULL;
+}
+
+/* The next record, of this file or of the next that has one. */
+static fb3_status next_record(fb3_source *source, bool *more)
+{
+    FB3_TRY(fb3_csv_next(source->csv, more));
+    while (!*more && source->file + 1 < source->paths->count) {
+        source->file++;
+        FB3_TRY(open_file(source));
+        FB3_TRY(fb3_csv_next(source->csv, more));
+    }
+    return FB3_OK;
 }
 
 static fb3_status parse_score(const fb3_source *source, int column, float *score)
@@ -98,7 +115,7 @@ fb3_status fb3_source_next(fb3_source *source, fb3_source_row *row, bool *more)
 {
     *more = false;
     if (source->rows >= source->limit) return FB3_OK;
-    FB3_TRY(fb3_csv_next(source->csv, more));
+    FB3_TRY(next_record(source, more));
     if (!*more) return FB3_OK;
     source->rows++;
     row->id = fb3_csv_field(source->csv, source->id_column, &row->id_bytes);
@@ -115,40 +132,107 @@ fb3_status fb3_source_next(fb3_source *source, fb3_source_row *row, bool *more)
     return FB3_OK;
 }
 
-/* The row before `before` that has this id, or 0: then two different ids merely share a hash. */
-static fb3_status find_earlier_row(const char *path, const fb3_dataset_options *options, const char *id, int64_t before,
-                                   int64_t *found)
+/* --- ids that occur twice: a second pass over the source, over the ids whose hashes do --------------------------- */
+
+/* Where an id stands. */
+typedef struct place {
+    struct place *next; /* of the same hash */
+    char *id;
+    int file;
+    int64_t record, line;
+} place;
+
+static fb3_status note_place(place **list, const fb3_source *source, const fb3_source_row *row)
 {
-    *found = 0;
+    place *noted = malloc(sizeof *noted);
+    char *id = strdup(row->id);
+    if (!noted || !id) {
+        free(noted);
+        free(id);
+        return fb3_fail(FB3_FAILED, "out of memory for finding duplicates");
+    }
+    *noted = (place){*list, id, source->file, fb3_csv_record(source->csv), fb3_csv_line(source->csv)};
+    *list = noted;
+    return FB3_OK;
+}
+
+/* The row that is being read has the id of one before it. */
+static fb3_status refuse_repeated(const fb3_source *source, const place *first)
+{
+    char text[FB3_SHOWN_BYTES];
+    const char *id = fb3_shown(text, first->id, strlen(first->id)), *path = fb3_csv_path(source->csv);
+    const long long row = (long long)fb3_csv_record(source->csv), line = (long long)fb3_csv_line(source->csv);
+    if (first->file == source->file)
+        return fb3_fail(FB3_INPUT,
+                        "%s: rows %lld and %lld (line %lld) have the same id %s in column %s; ids must differ", path,
+                        (long long)first->record, row, line, id, source->options->id_column);
+    return fb3_fail(FB3_INPUT, "%s: row %lld (line %lld) has the id %s, and so has row %lld of %s; ids must differ",
+                    path, row, line, id, (long long)first->record, source->paths->item[first->file]);
+}
+
+static fb3_status check_row(const fb3_source *source, const fb3_source_row *row, place **same_hash)
+{
+    for (const place *before = *same_hash; before; before = before->next)
+        if (strcmp(before->id, row->id) == 0) return refuse_repeated(source, before);
+    return note_place(same_hash, source, row);
+}
+
+static void free_places(place **list, size_t count)
+{
+    for (size_t i = 0; list && i < count; i++) {
+        for (place *one = list[i], *next; one; one = next) {
+            next = one->next;
+            free(one->id);
+            free(one);
+        }
+    }
+    free(list);
+}
+
+/* FB3_INPUT at the first row whose id a row before it has; different ids may share a hash. */
+static fb3_status find_repeated(const fb3_strings *paths, const fb3_dataset_options *options, const uint64_t *hashes,
+                                size_t count)
+{
     fb3_status status = FB3_OK;
-    fb3_source again;
+    fb3_source source = {0};
     fb3_source_row row;
-    bool more = true;
-    FB3_TRY(fb3_source_open(&again, path, options));
-    while (more && *found == 0 && again.rows < before - 1) {
-        FB3_TRY_GOTO(fb3_source_next(&again, &row, &more), done);
-        if (more && strcmp(row.id, id) == 0) *found = again.rows;
+    place **list = calloc(count, sizeof *list); /* [count] */
+    FB3_REQUIRE(list, FB3_FAILED, "out of memory for finding duplicates");
+    FB3_TRY_GOTO(fb3_source_open(&source, paths, options), done);
+    for (bool more = true;;) {
+        FB3_TRY_GOTO(fb3_source_next(&source, &row, &more), done);
+        if (!more) break;
+        int64_t at = fb3_hash_find(hashes, count, fb3_hash_bytes(row.id, (size_t)row.id_bytes));
+        if (at >= 0) FB3_TRY_GOTO(check_row(&source, &row, &list[at]), done);
     }
 done:
-    fb3_source_close(&again);
+    free_places(list, count);
+    fb3_source_close(&source);
     return status;
 }
 
-static fb3_status check_id(const fb3_source *source, const fb3_dataset_options *options, const fb3_source_row *row,
-                           fb3_hash_set *ids)
+static fb3_status check_ids_differ(const fb3_strings *paths, const fb3_dataset_options *options,
+                                   const fb3_hash_list *ids)
 {
-    bool seen;
-    int64_t earlier;
-    char text[FB3_SHOWN_BYTES];
-    FB3_TRY(fb3_hash_set_add(ids, fb3_hash_bytes(row->id, (size_t)row->id_bytes), &seen));
-    if (!seen) return FB3_OK;
-    FB3_TRY(find_earlier_row(fb3_csv_path(source->csv), options, row->id, source->rows, &earlier));
-    FB3_REQUIRE(earlier == 0, FB3_INPUT,
-                "%s: rows %lld and %lld (line %lld) have the same id %s in column %s; ids must differ",
-                fb3_csv_path(source->csv), (long long)earlier, (long long)source->rows,
-                (long long)fb3_csv_line(source->csv), fb3_shown(text, row->id, strlen(row->id)), options->id_column);
+    uint64_t *repeated;
+    size_t count;
+    int64_t surplus;
+    FB3_TRY(fb3_hash_list_repeats(ids, &repeated, &count, &surplus));
+    fb3_status status = count > 0 ? find_repeated(paths, options, repeated, count) : FB3_OK;
+    free(repeated);
+    return status;
+}
+
+static fb3_status count_repeated_texts(const fb3_hash_list *texts, int64_t *surplus)
+{
+    uint64_t *repeated;
+    size_t count;
+    FB3_TRY(fb3_hash_list_repeats(texts, &repeated, &count, surplus));
+    free(repeated);
     return FB3_OK;
 }
+
+/* --- the survey --------------------------------------------------------------------------------------------------- */
 
 static void notice_scores(fb3_dataset_report *report, const fb3_source *source, const fb3_source_row *row,
                           float first[FB3_MAX_TARGETS])
@@ -163,38 +247,44 @@ static void notice_scores(fb3_dataset_report *report, const fb3_source *source, 
     }
 }
 
-fb3_status fb3_source_survey(const char *path, const fb3_dataset_options *options, fb3_survey *survey,
+static fb3_status survey_row(const fb3_source *source, const fb3_source_row *row, fb3_survey *survey,
+                             fb3_hash_list *ids, fb3_hash_list *texts)
+{
+    FB3_TRY(fb3_hash_list_add(ids, fb3_hash_bytes(row->id, (size_t)row->id_bytes)));
+    FB3_TRY(fb3_hash_list_add(texts, fb3_hash_bytes(row->text, (size_t)row->text_bytes)));
+    if (row->id_bytes > survey->longest_id) survey->longest_id = row->id_bytes;
+    const fb3_dataset_options *options = source->options;
+    if (!options->progress || source->rows % ROWS_PER_SIGN != 0) return FB3_OK;
+    return options->progress(options->progress_context, "checked", source->rows);
+}
+
+fb3_status fb3_source_survey(const fb3_strings *paths, const fb3_dataset_options *options, fb3_survey *survey,
                              fb3_dataset_report *report)
 {
     *survey = (fb3_survey){0};
     fb3_status status = FB3_OK;
     fb3_source source;
     fb3_source_row row;
-    fb3_hash_set ids = {0}, texts = {0};
+    fb3_hash_list ids = {0}, texts = {0};
     float first[FB3_MAX_TARGETS] = {0};
-    FB3_TRY(fb3_source_open(&source, path, options));
-    for (;;) {
-        bool more, seen;
+    FB3_TRY(fb3_source_open(&source, paths, options));
+    for (bool more = true;;) {
         FB3_TRY_GOTO(fb3_source_next(&source, &row, &more), done);
         if (!more) break;
-        FB3_TRY_GOTO(check_id(&source, options, &row, &ids), done);
-        FB3_TRY_GOTO(fb3_hash_set_add(&texts, fb3_hash_bytes(row.text, (size_t)row.text_bytes), &seen), done);
-        if (seen) report->duplicate_texts++;
+        FB3_TRY_GOTO(survey_row(&source, &row, survey, &ids, &texts), done);
         notice_scores(report, &source, &row, first);
-        if (row.id_bytes > survey->longest_id) survey->longest_id = row.id_bytes;
-        if (options->progress && source.rows % ROWS_PER_SIGN == 0) {
-            FB3_TRY_GOTO(options->progress(options->progress_context, "checked", source.rows), done);
-        }
     }
     survey->rows = report->samples = source.rows;
     FB3_REQUIRE_GOTO(source.rows > 0, done, FB3_INPUT, "%s has no rows below its header; give it at least one essay",
-                     path);
-    FB3_REQUIRE_GOTO(source.rows <= INT32_MAX, done, FB3_INPUT, "%s has %lld rows, at most %d are possible", path,
-                     (long long)source.rows, INT32_MAX);
+                     paths->item[0]);
+    FB3_REQUIRE_GOTO(source.rows <= INT32_MAX, done, FB3_INPUT, "%s has %lld rows, at most %d are possible",
+                     paths->item[0], (long long)source.rows, INT32_MAX);
     if (source.rows == 1) memset(report->constant, 0, sizeof report->constant); /* says nothing about one score */
+    FB3_TRY_GOTO(check_ids_differ(paths, options, &ids), done);
+    FB3_TRY_GOTO(count_repeated_texts(&texts, &report->duplicate_texts), done);
 done:
-    fb3_hash_set_free(&ids);
-    fb3_hash_set_free(&texts);
+    fb3_hash_list_free(&ids);
+    fb3_hash_list_free(&texts);
     fb3_source_close(&source);
     return status;
 }

@@ -1,4 +1,5 @@
-/* The rows of a source CSV, each field turned into what the data set keeps of it. Private to `data`. */
+/* The rows of a source, which is one CSV or several one after the other, each field turned into what the data set keeps
+ * of it. Private to `data`. */
 #ifndef FB3_SOURCE_CSV_H
 #define FB3_SOURCE_CSV_H
 
@@ -7,7 +8,10 @@
 #include "fb3/utf8.h"
 
 typedef struct fb3_source {
-    fb3_csv *csv;
+    const fb3_strings *paths; /* borrowed, like the options */
+    const fb3_dataset_options *options;
+    int file;                                /* which of the paths is open */
+    fb3_csv *csv;                            /* it */
     int id_column, text_column, fold_column; /* positions; fold_column -1: none */
     int label_column[FB3_MAX_TARGETS];
     int targets;
@@ -22,11 +26,11 @@ typedef struct fb3_source_row {
     int8_t fold;
 } fb3_source_row;
 
-/* FB3_INPUT: cannot be opened, a column is missing. */
-fb3_status fb3_source_open(fb3_source *source, const char *path, const fb3_dataset_options *options);
+/* FB3_INPUT: cannot be opened, a column is missing; of a later file when its turn comes. */
+fb3_status fb3_source_open(fb3_source *source, const fb3_strings *paths, const fb3_dataset_options *options);
 void fb3_source_close(fb3_source *source);
 
-/* *more is false behind the last row (or the limit). FB3_INPUT with row, line and column. */
+/* *more is false behind the last row (or the limit). FB3_INPUT with file, row, line and column. */
 fb3_status fb3_source_next(fb3_source *source, fb3_source_row *row, bool *more);
 
 /* A fold number, "2" or, as pandas writes it beside missing values, "2.0": 0..FB3_MAX_FOLDS-1. */
@@ -39,7 +43,7 @@ typedef struct fb3_survey {
 } fb3_survey;
 
 /* Reads all rows: parses every field, refuses duplicate ids, fills in the parts of the report that need no tokens. */
-fb3_status fb3_source_survey(const char *path, const fb3_dataset_options *options, fb3_survey *survey,
+fb3_status fb3_source_survey(const fb3_strings *paths, const fb3_dataset_options *options, fb3_survey *survey,
                              fb3_dataset_report *report);
 
 #endif

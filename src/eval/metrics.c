@@ -11,29 +11,6 @@
 /* The epsilon under the root of the `rmse` and `mcrmse` losses (the notebook's RMSELoss). */
 #define LOSS_EPSILON 1e-9
 
-/* sse[y] = sum over rows of (truth - pred)^2 */
-static void squared_errors(double *sse, const float *truth, const float *pred, int64_t n, int targets)
-{
-    for (int y = 0; y < targets; y++) sse[y] = 0;
-    for (int64_t i = 0; i < n; i++) {
-        for (int y = 0; y < targets; y++) {
-            double d = (double)pred[i * targets + y] - truth[i * targets + y];
-            sse[y] += d * d;
-        }
-    }
-}
-
-void fb3_scores_compute(fb3_scores *scores, const float *truth, const float *pred, int64_t n, int targets)
-{
-    double sse[FB3_MAX_TARGETS];
-    squared_errors(sse, truth, pred, n, targets);
-    *scores = (fb3_scores){.targets = targets, .samples = n, .loss = NAN};
-    for (int y = 0; y < targets; y++) {
-        scores->rmse[y] = n > 0 ? sqrt(sse[y] / (double)n) : NAN;
-        scores->mcrmse += scores->rmse[y] / targets;
-    }
-}
-
 static double elementwise_loss(double difference, fb3_loss_kind kind, double beta)
 {
     double a = fabs(difference);
@@ -52,17 +29,38 @@ static double elementwise_loss(double difference, fb3_loss_kind kind, double bet
     return 0;
 }
 
-double fb3_table_loss(const float *truth, const float *pred, int64_t n, int targets, fb3_loss_kind kind, double beta)
+void fb3_score_sums_add(fb3_score_sums *sums, const float *truth, const float *pred, int64_t n)
 {
-    double sum = 0, sse[FB3_MAX_TARGETS];
-    if (n == 0) return NAN;
-    if (kind == FB3_LOSS_MCRMSE) {
-        squared_errors(sse, truth, pred, n, targets);
-        for (int y = 0; y < targets; y++) sum += sqrt(sse[y] / (double)n + LOSS_EPSILON);
-        return sum / targets;
+    for (int64_t i = 0; i < n; i++) {
+        for (int y = 0; y < sums->targets; y++) {
+            double d = (double)pred[i * sums->targets + y] - truth[i * sums->targets + y];
+            sums->squared[y] += d * d;
+            sums->loss += elementwise_loss(d, sums->loss_type, sums->smooth_l1_beta);
+        }
     }
-    for (int64_t i = 0; i < n * targets; i++) sum += elementwise_loss((double)pred[i] - truth[i], kind, beta);
-    return sum / ((double)n * targets);
+    sums->samples += n;
+}
+
+void fb3_scores_of(fb3_scores *scores, const fb3_score_sums *sums)
+{
+    const int targets = sums->targets;
+    const double n = (double)sums->samples;
+    double mcrmse_loss = 0;
+    *scores = (fb3_scores){.targets = targets, .samples = sums->samples};
+    for (int y = 0; y < targets; y++) {
+        scores->rmse[y] = sums->samples > 0 ? sqrt(sums->squared[y] / n) : NAN;
+        scores->mcrmse += scores->rmse[y] / targets;
+        mcrmse_loss += sqrt(sums->squared[y] / n + LOSS_EPSILON);
+    }
+    scores->loss = sums->loss_type == FB3_LOSS_MCRMSE ? mcrmse_loss / targets : sums->loss / (n * targets);
+}
+
+void fb3_scores_compute(fb3_scores *scores, const float *truth, const float *pred, int64_t n, int targets)
+{
+    fb3_score_sums sums = {.targets = targets};
+    fb3_score_sums_add(&sums, truth, pred, n);
+    fb3_scores_of(scores, &sums);
+    scores->loss = NAN;
 }
 
 void fb3_pearson(double *r, double *mean, const float *truth, const float *pred, int64_t n, int targets)

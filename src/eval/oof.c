@@ -2,24 +2,153 @@
 #include "fb3/oof.h"
 #include "fb3/csv.h"
 #include "fb3/file.h"
-#include "fb3/folds.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-fb3_status fb3_oof_alloc(fb3_oof *oof, int64_t n, int targets)
+/* --- writing ------------------------------------------------------------------------------------------------------ */
+
+static fb3_status begin(fb3_oof_writer *writer, const char *path)
 {
-    size_t cells = (size_t)(n > 0 ? n : 1) * (size_t)targets;
-    *oof = (fb3_oof){.n = n, .targets = targets};
-    oof->fold = calloc((size_t)(n > 0 ? n : 1), sizeof *oof->fold);
-    oof->truth = calloc(cells, sizeof *oof->truth);
-    oof->pred = calloc(cells, sizeof *oof->pred);
-    if (oof->fold && oof->truth && oof->pred) return FB3_OK;
-    fb3_oof_free(oof);
-    return fb3_fail(FB3_FAILED, "out of memory for a table of %lld predictions", (long long)n);
+    *writer = (fb3_oof_writer){.path = strdup(path), .temporary = fb3_file_temporary(path)};
+    fb3_status status = FB3_OK;
+    FB3_REQUIRE_GOTO(writer->path && writer->temporary, failed, FB3_FAILED, "out of memory");
+    writer->file = fopen(writer->temporary, "w");
+    FB3_REQUIRE_GOTO(writer->file, failed, FB3_FAILED, "cannot write %s: %s", writer->temporary, strerror(errno));
+    return FB3_OK;
+failed:
+    fb3_oof_discard(writer);
+    return status;
 }
+
+void fb3_oof_discard(fb3_oof_writer *writer)
+{
+    if (writer->file) {
+        (void)fclose(writer->file);
+        (void)remove(writer->temporary);
+    }
+    free(writer->path);
+    free(writer->temporary);
+    *writer = (fb3_oof_writer){0};
+}
+
+fb3_status fb3_oof_publish(fb3_oof_writer *writer)
+{
+    bool written = !ferror(writer->file);
+    if (fclose(writer->file) != 0) written = false;
+    writer->file = NULL;
+    fb3_status status = written ? fb3_file_publish(writer->temporary, writer->path)
+                                : fb3_fail(FB3_FAILED, "cannot write %s: %s", writer->path, strerror(errno));
+    if (!written) (void)remove(writer->temporary);
+    fb3_oof_discard(writer);
+    return status;
+}
+
+static void write_names(FILE *file, const char *before, const fb3_strings *targets)
+{
+    for (int y = 0; y < targets->count; y++) {
+        fputc(',', file);
+        char *name = fb3_format("%s%s", before, targets->item[y]);
+        fb3_csv_write_field(file, name ? name : targets->item[y]);
+        free(name);
+    }
+}
+
+static void write_values(FILE *file, const float *value, int count)
+{
+    for (int y = 0; y < count; y++) fprintf(file, ",%.9g", (double)value[y]);
+}
+
+fb3_status fb3_oof_begin(fb3_oof_writer *writer, const char *path, const char *id_column, const fb3_strings *targets)
+{
+    FB3_TRY(begin(writer, path));
+    writer->targets = targets->count;
+    fb3_csv_write_field(writer->file, id_column);
+    fputs(",fold", writer->file);
+    write_names(writer->file, "", targets);
+    write_names(writer->file, "pred_", targets);
+    fputc('\n', writer->file);
+    return FB3_OK;
+}
+
+void fb3_oof_add(fb3_oof_writer *writer, const char *id, int fold, const float *truth, const float *pred)
+{
+    fb3_csv_write_field(writer->file, id);
+    fprintf(writer->file, ",%d", fold);
+    write_values(writer->file, truth, writer->targets);
+    write_values(writer->file, pred, writer->targets);
+    fputc('\n', writer->file); /* an error is seen when the table is published */
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------ */
+
+struct fb3_oof_reader {
+    fb3_csv *csv;
+    int targets, id, fold, truth[FB3_MAX_TARGETS], pred[FB3_MAX_TARGETS]; /* columns */
+};
+
+static fb3_status find_columns(fb3_oof_reader *reader, const char *id_column, const fb3_strings *targets)
+{
+    const fb3_csv *csv = reader->csv;
+    FB3_TRY(fb3_csv_need_column(csv, id_column, &reader->id));
+    FB3_TRY(fb3_csv_need_column(csv, "fold", &reader->fold));
+    for (int y = 0; y < targets->count; y++) {
+        FB3_TRY(fb3_csv_need_column(csv, targets->item[y], &reader->truth[y]));
+        char *name = fb3_format("pred_%s", targets->item[y]);
+        FB3_REQUIRE(name, FB3_FAILED, "out of memory");
+        fb3_status status = fb3_csv_need_column(csv, name, &reader->pred[y]);
+        free(name);
+        FB3_TRY(status);
+    }
+    return FB3_OK;
+}
+
+fb3_status fb3_oof_open(fb3_oof_reader **reader, const char *path, const char *id_column, const fb3_strings *targets)
+{
+    *reader = NULL;
+    fb3_status status = FB3_OK;
+    fb3_oof_reader *opened = calloc(1, sizeof *opened);
+    FB3_REQUIRE(opened, FB3_FAILED, "out of memory");
+    opened->targets = targets->count;
+    FB3_TRY_GOTO(fb3_csv_open(&opened->csv, path), failed);
+    FB3_TRY_GOTO(find_columns(opened, id_column, targets), failed);
+    *reader = opened;
+    return FB3_OK;
+failed:
+    fb3_oof_close(opened);
+    return status;
+}
+
+void fb3_oof_close(fb3_oof_reader *reader)
+{
+    if (!reader) return;
+    fb3_csv_close(reader->csv);
+    free(reader);
+}
+
+fb3_status fb3_oof_next(fb3_oof_reader *reader, fb3_oof_row *row, bool *more)
+{
+    const fb3_csv *csv = reader->csv;
+    float fold;
+    int64_t bytes;
+    FB3_TRY(fb3_csv_next(reader->csv, more));
+    if (!*more) return FB3_OK;
+    FB3_TRY(fb3_csv_number(csv, reader->fold, &fold));
+    FB3_REQUIRE(fold >= 0 && fold < FB3_MAX_FOLDS && fold == floorf(fold), FB3_INPUT,
+                "%s: record %lld: fold %g is not a fold number", fb3_csv_path(csv), (long long)fb3_csv_record(csv),
+                (double)fold);
+    row->fold = (int)fold;
+    for (int y = 0; y < reader->targets; y++) {
+        FB3_TRY(fb3_csv_number(csv, reader->truth[y], &row->truth[y]));
+        FB3_TRY(fb3_csv_number(csv, reader->pred[y], &row->pred[y]));
+    }
+    row->id = fb3_csv_field(csv, reader->id, &bytes);
+    return FB3_OK;
+}
+
+/* --- in memory ---------------------------------------------------------------------------------------------------- */
 
 void fb3_oof_free(fb3_oof *oof)
 {
@@ -28,66 +157,6 @@ void fb3_oof_free(fb3_oof *oof)
     free(oof->truth);
     free(oof->pred);
     *oof = (fb3_oof){0};
-}
-
-/* A file being written: the temporary and its final name. */
-typedef struct table_file {
-    FILE *file;
-    char *temporary;
-} table_file;
-
-static fb3_status table_begin(table_file *table, const char *path)
-{
-    *table = (table_file){.temporary = fb3_file_temporary(path)};
-    FB3_REQUIRE(table->temporary, FB3_FAILED, "out of memory");
-    table->file = fopen(table->temporary, "w");
-    if (table->file) return FB3_OK;
-    fb3_status status = fb3_fail(FB3_FAILED, "cannot write %s: %s", table->temporary, strerror(errno));
-    free(table->temporary);
-    return status;
-}
-
-static fb3_status table_end(table_file *table, const char *path)
-{
-    bool written = !ferror(table->file);
-    if (fclose(table->file) != 0) written = false;
-    fb3_status status = written ? fb3_file_publish(table->temporary, path)
-                                : fb3_fail(FB3_FAILED, "cannot write %s: %s", path, strerror(errno));
-    if (!written) remove(table->temporary);
-    free(table->temporary);
-    return status;
-}
-
-static void write_header(FILE *file, const char *id_column, const fb3_strings *targets)
-{
-    fb3_csv_write_field(file, id_column);
-    for (int y = 0; y < targets->count; y++) {
-        fputc(',', file);
-        fb3_csv_write_field(file, targets->item[y]);
-    }
-}
-
-fb3_status fb3_oof_write(const fb3_oof *oof, const char *path, const char *id_column, const fb3_strings *targets)
-{
-    table_file table;
-    FB3_TRY(table_begin(&table, path));
-    fb3_csv_write_field(table.file, id_column);
-    fputs(",fold", table.file);
-    for (int y = 0; y < targets->count; y++) {
-        fputc(',', table.file);
-        fb3_csv_write_field(table.file, targets->item[y]);
-    }
-    for (int y = 0; y < targets->count; y++) fprintf(table.file, ",pred_%s", targets->item[y]);
-    fputc('\n', table.file);
-    for (int64_t i = 0; i < oof->n; i++) {
-        fb3_csv_write_field(table.file, oof->ids.item[i]);
-        fprintf(table.file, ",%d", oof->fold[i]);
-        const float *truth = oof->truth + i * oof->targets, *pred = oof->pred + i * oof->targets;
-        for (int y = 0; y < oof->targets; y++) fprintf(table.file, ",%.9g", (double)truth[y]);
-        for (int y = 0; y < oof->targets; y++) fprintf(table.file, ",%.9g", (double)pred[y]);
-        fputc('\n', table.file);
-    }
-    return table_end(&table, path);
 }
 
 /* Room for `rows` rows. */
@@ -101,119 +170,66 @@ static fb3_status resize(fb3_oof *oof, int64_t rows)
     float *pred = realloc(oof->pred, cells * sizeof *pred);
     if (pred) oof->pred = pred;
     FB3_REQUIRE(fold && truth && pred, FB3_FAILED, "out of memory for a table of %lld predictions", (long long)rows);
+    oof->capacity = rows;
     return FB3_OK;
 }
 
-/* Where the columns of oof.csv are. */
-typedef struct oof_columns {
-    int id, fold, truth[FB3_MAX_TARGETS], pred[FB3_MAX_TARGETS];
-} oof_columns;
-
-static fb3_status find_columns(oof_columns *columns, const fb3_csv *csv, const char *id_column,
-                               const fb3_strings *targets)
+fb3_status fb3_oof_append(fb3_oof *oof, const fb3_oof_row *row)
 {
-    FB3_TRY(fb3_csv_need_column(csv, id_column, &columns->id));
-    FB3_TRY(fb3_csv_need_column(csv, "fold", &columns->fold));
-    for (int y = 0; y < targets->count; y++) {
-        FB3_TRY(fb3_csv_need_column(csv, targets->item[y], &columns->truth[y]));
-        char *name = fb3_format("pred_%s", targets->item[y]);
-        FB3_REQUIRE(name, FB3_FAILED, "out of memory");
-        fb3_status status = fb3_csv_need_column(csv, name, &columns->pred[y]);
-        free(name);
-        FB3_TRY(status);
-    }
-    return FB3_OK;
-}
-
-static fb3_status read_row(fb3_oof *oof, const fb3_csv *csv, const oof_columns *columns)
-{
-    int64_t i = oof->n, bytes;
-    float fold;
-    FB3_TRY(fb3_csv_number(csv, columns->fold, &fold));
-    FB3_REQUIRE(fold >= 0 && fold < FB3_MAX_FOLDS && fold == floorf(fold), FB3_INPUT,
-                "%s: record %lld: fold %g is not a fold number", fb3_csv_path(csv), (long long)fb3_csv_record(csv),
-                (double)fold);
-    oof->fold[i] = (int8_t)fold;
-    for (int y = 0; y < oof->targets; y++) {
-        FB3_TRY(fb3_csv_number(csv, columns->truth[y], &oof->truth[i * oof->targets + y]));
-        FB3_TRY(fb3_csv_number(csv, columns->pred[y], &oof->pred[i * oof->targets + y]));
-    }
-    FB3_TRY(fb3_strings_add(&oof->ids, fb3_csv_field(csv, columns->id, &bytes)));
-    oof->n++;
+    const size_t width = (size_t)oof->targets, at = (size_t)oof->n * width;
+    if (oof->n == oof->capacity) FB3_TRY(resize(oof, oof->capacity ? 2 * oof->capacity : 256));
+    FB3_TRY(fb3_strings_add(&oof->ids, row->id));
+    oof->fold[oof->n++] = (int8_t)row->fold;
+    memcpy(oof->truth + at, row->truth, width * sizeof *oof->truth);
+    memcpy(oof->pred + at, row->pred, width * sizeof *oof->pred);
     return FB3_OK;
 }
 
 fb3_status fb3_oof_read(fb3_oof *oof, const char *path, const char *id_column, const fb3_strings *targets)
 {
-    fb3_status status = FB3_OK;
-    fb3_csv *csv = NULL;
-    oof_columns columns;
-    int64_t capacity = 0;
-    bool more;
-    *oof = (fb3_oof){.targets = targets->count};
-    FB3_TRY_GOTO(fb3_csv_open(&csv, path), done);
-    FB3_TRY_GOTO(find_columns(&columns, csv, id_column, targets), done);
-    for (;;) {
-        FB3_TRY_GOTO(fb3_csv_next(csv, &more), done);
-        if (!more) break;
-        if (oof->n == capacity) FB3_TRY_GOTO(resize(oof, capacity = capacity ? 2 * capacity : 256), done);
-        FB3_TRY_GOTO(read_row(oof, csv, &columns), done);
+    fb3_oof_reader *reader;
+    fb3_oof_row row;
+    bool more = true;
+    FB3_TRY(fb3_oof_open(&reader, path, id_column, targets));
+    fb3_status status = fb3_oof_next(reader, &row, &more);
+    while (status == FB3_OK && more) {
+        status = fb3_oof_append(oof, &row);
+        if (status == FB3_OK) status = fb3_oof_next(reader, &row, &more);
     }
-done:
-    fb3_csv_close(csv);
-    if (status != FB3_OK) fb3_oof_free(oof);
+    fb3_oof_close(reader);
     return status;
 }
 
-fb3_status fb3_oof_append(fb3_oof *oof, const fb3_oof *other)
+/* --- the mean predictor ------------------------------------------------------------------------------------------- */
+
+void fb3_mean_predictor_count(fb3_mean_predictor *predictor, int fold, const float *truth)
 {
-    int64_t n = oof->n + other->n;
-    if (other->n == 0) return FB3_OK;
-    oof->targets = other->targets;
-    FB3_TRY(resize(oof, n));
-    size_t at = (size_t)oof->n * (size_t)oof->targets, cells = (size_t)other->n * (size_t)oof->targets;
-    memcpy(oof->fold + oof->n, other->fold, (size_t)other->n);
-    memcpy(oof->truth + at, other->truth, cells * sizeof *oof->truth);
-    memcpy(oof->pred + at, other->pred, cells * sizeof *oof->pred);
-    for (int64_t i = 0; i < other->n; i++) FB3_TRY(fb3_strings_add(&oof->ids, other->ids.item[i]));
-    oof->n = n;
-    return FB3_OK;
+    predictor->count[fold]++;
+    predictor->n++;
+    for (int y = 0; y < predictor->targets; y++) {
+        predictor->sum[fold][y] += truth[y];
+        predictor->total[y] += truth[y];
+    }
 }
 
-fb3_status fb3_oof_mean_predictor(fb3_scores *scores, const fb3_oof *oof, int folds)
+void fb3_mean_predictor_predict(const fb3_mean_predictor *predictor, int fold, float *pred)
 {
-    int targets = oof->targets;
-    double sum[FB3_MAX_FOLDS][FB3_MAX_TARGETS] = {{0}}, total[FB3_MAX_TARGETS] = {0};
-    int64_t count[FB3_MAX_FOLDS] = {0};
-    float *pred = malloc((size_t)(oof->n > 0 ? oof->n : 1) * (size_t)targets * sizeof *pred);
-    FB3_REQUIRE(pred, FB3_FAILED, "out of memory for the mean predictor");
-    for (int64_t i = 0; i < oof->n; i++) {
-        count[oof->fold[i]]++;
-        for (int y = 0; y < targets; y++) {
-            sum[oof->fold[i]][y] += oof->truth[i * targets + y];
-            total[y] += oof->truth[i * targets + y];
-        }
+    const int64_t others = predictor->n - predictor->count[fold];
+    for (int y = 0; y < predictor->targets; y++) {
+        double sum = others > 0 ? predictor->total[y] - predictor->sum[fold][y] : predictor->total[y];
+        pred[y] = (float)(sum / (double)(others > 0 ? others : predictor->n));
     }
-    for (int64_t i = 0; i < oof->n; i++) {
-        uint8_t f = (uint8_t)oof->fold[i];
-        int64_t others = oof->n - count[f];
-        bool single = folds == 1 || others == 0;
-        for (int y = 0; y < targets; y++) {
-            double s = single ? total[y] : total[y] - sum[f][y];
-            pred[i * targets + y] = (float)(s / (double)(single ? oof->n : others));
-        }
-    }
-    fb3_scores_compute(scores, oof->truth, pred, oof->n, targets);
-    free(pred);
-    return FB3_OK;
 }
+
+/* --- submission.csv ----------------------------------------------------------------------------------------------- */
 
 fb3_status fb3_submission_write(const char *path, const char *id_column, const fb3_strings *targets,
                                 const fb3_strings *ids, const float *pred, double clip_low, double clip_high)
 {
-    table_file table;
-    FB3_TRY(table_begin(&table, path));
-    write_header(table.file, id_column, targets);
+    fb3_oof_writer table;
+    FB3_TRY(begin(&table, path));
+    fb3_csv_write_field(table.file, id_column);
+    write_names(table.file, "", targets);
     fputc('\n', table.file);
     for (int64_t i = 0; i < ids->count; i++) {
         fb3_csv_write_field(table.file, ids->item[i]);
@@ -224,7 +240,7 @@ fb3_status fb3_submission_write(const char *path, const char *id_column, const f
         }
         fputc('\n', table.file);
     }
-    return table_end(&table, path);
+    return fb3_oof_publish(&table);
 }
 
 static fb3_status check_sample(fb3_csv *csv, const char *id_column, const fb3_strings *targets, const fb3_strings *ids)

@@ -19,8 +19,8 @@ enum {
     MESSAGE_BYTES = 400,
     TEXT_BYTES = 800,
     DEFAULT_CHUNK_BYTES = 1 << 20,
-    CHUNK_CACHE_BYTES = 16 << 20, /* holds all tokens of a few thousand essays */
-    CHUNK_CACHE_SLOTS = 12421,    /* a prime well above the number of chunks that fit */
+    CHUNK_CACHE_BYTES = 4 << 20, /* of each column; holds all tokens of a few thousand essays */
+    CHUNK_CACHE_SLOTS = 6421,    /* a prime a hundred times the number of chunks that fit */
 };
 
 /* HDF5 prints its error stack by itself unless told otherwise (a thread-safe build keeps that switch per thread), and

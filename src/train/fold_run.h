@@ -6,10 +6,9 @@
 
 /* What only the writer of the fold (group rank 0) holds. */
 typedef struct fb3_fold_writer {
-    float *word_full;       /* [vocab, C]: the whole word table, active rows refreshed when a file is written */
-    float *staging[3];      /* host copies of param, m, v where the device has memory of its own (alloc_host) */
-    fb3_oof oof;            /* the fold's table; pred holds the last evaluation */
-    fb3_strings sample_ids; /* all ids of the data set, with log_samples */
+    float *word_full;     /* [vocab, C]: the whole word table, active rows refreshed when a file is written */
+    float *staging[3];    /* host copies of param, m, v where the device has memory of its own (alloc_host) */
+    fb3_oof_writer table; /* of the evaluation that is going on */
     fb3_track track;
     fb3_progress progress;
 } fb3_fold_writer;
@@ -40,7 +39,6 @@ typedef struct fb3_fold_run {
     int fold;
     bool is_writer;
     fb3_fold_rows rows;
-    int32_t *validation_rows; /* 0, 1, ...: rows.eval where there is a validation set */
     const fb3_dataset *eval_data;
     fb3_replica replica;
     fb3_sampler sampler;
@@ -57,6 +55,11 @@ typedef struct fb3_fold_run {
 /* nonfinite.c: says on the writer's log where a gradient that is not finite comes from. `plan` is that of the step,
  * which was skipped. Collective. */
 fb3_status fb3_fold_report_nonfinite(fb3_fold_run *f, const fb3_step_plan *plan);
+
+/* fold_evaluate.c: the scores of this step's weights on the fold's other samples. The table of its predictions waits
+ * for fb3_fold_keep_table: it becomes the fold's oof.csv, or goes. Collective, both. */
+fb3_status fb3_fold_evaluate(fb3_fold_run *f, fb3_scores *scores);
+fb3_status fb3_fold_keep_table(fb3_fold_run *f, bool keep);
 
 /* save.c - collective; the writer writes through the I/O worker. On the CPU a file is complete when these return; where
  * the device has memory of its own they return while it is copied, training goes on, and fb3_fold_save_settle() tells

@@ -72,7 +72,7 @@ static fb3_status add_name(sample_search *s, int64_t row)
     fb3_strings id = {0};
     const size_t used = strlen(s->names);
     if (s->found++ >= NAMED_MAX) return FB3_OK;
-    FB3_TRY(fb3_dataset_read_ids(s->data, row, 1, &id));
+    FB3_TRY(fb3_dataset_read_ids(s->data, &row, 1, &id));
     snprintf(s->names + used, sizeof s->names - used, "%s%.48s", used ? ", " : "", id.item[0]);
     fb3_strings_free(&id);
     return FB3_OK;

@@ -65,8 +65,9 @@ static fb3_status prepare_data(fb3_session *session, test_data *data, const fb3_
     fb3_dataset_close(data->dataset);
     data->dataset = NULL;
     data->max_length = max_length;
-    return fb3_session_prepare(session, &data->dataset, csv, data->h5_path, info->tokenizer, max_length, labelled,
-                               config->max_predict_samples);
+    char *path = (char *)csv; /* a list of one, which is only read */
+    return fb3_session_prepare(session, &data->dataset, &(fb3_strings){.item = &path, .count = 1}, data->h5_path,
+                               info->tokenizer, max_length, labelled, config->max_predict_samples);
 }
 
 static fb3_status upload_weights(fb3_session *session, fb3_replica *replica, const fb3_model_file *file,
@@ -186,11 +187,11 @@ static fb3_status complete(fb3_predictions *p, const fb3_dataset *dataset, bool 
     for (int m = 0; m < p->models; m++) fb3_ensemble_add(sum, p->pred[m], (int64_t)cells);
     fb3_ensemble_mean(p->mean, sum, (int64_t)cells, p->models);
     free(sum);
-    FB3_TRY(fb3_dataset_read_ids(dataset, 0, p->n, &p->ids));
+    FB3_TRY(fb3_dataset_id_range(dataset, 0, p->n, &p->ids));
     if (!labelled) return FB3_OK;
     p->truth = malloc(cells * sizeof *p->truth);
     FB3_REQUIRE(p->truth, FB3_FAILED, "out of memory for the labels");
-    return fb3_dataset_read_labels(dataset, NULL, p->n, p->truth);
+    return fb3_dataset_label_range(dataset, 0, p->n, p->truth);
 }
 
 fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, const char *csv, bool labelled, bool pooled,

@@ -90,7 +90,7 @@ fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights)
 
 static fb3_status need_train_file(const fb3_config *config)
 {
-    FB3_REQUIRE(config->train_file, FB3_INPUT, "no data: set train_file to a CSV or a prepared .h5");
+    FB3_REQUIRE(config->train_file.count > 0, FB3_INPUT, "no data: set train_file to a CSV or a prepared .h5");
     return FB3_OK;
 }
 
@@ -101,19 +101,25 @@ static fb3_status open_data(fb3_run *run)
     char *data = output_path(run, "data.h5"), *validation = output_path(run, "validation.h5");
     fb3_status status = data && validation ? FB3_OK : fb3_fail(FB3_FAILED, "out of memory");
     if (status == FB3_OK) {
-        status = fb3_session_prepare(run->session, &run->data, config->train_file, data, run->tokenizer,
+        status = fb3_session_prepare(run->session, &run->data, &config->train_file, data, run->tokenizer,
                                      (int)config->max_length, true, FB3_UNSET_INT);
     }
     if (status == FB3_OK && config->validation_file) {
-        status = fb3_session_prepare(run->session, &run->validation, config->validation_file, validation,
-                                     run->tokenizer, (int)config->max_length, true, FB3_UNSET_INT);
+        const fb3_strings one = {.item = &config->validation_file, .count = 1};
+        status = fb3_session_prepare(run->session, &run->validation, &one, validation, run->tokenizer,
+                                     (int)config->max_length, true, FB3_UNSET_INT);
     }
     free(data);
     free(validation);
     FB3_TRY(status);
     FB3_REQUIRE(run->data->n <= INT32_MAX, FB3_INPUT, "%s has %lld samples; more than 2^31 - 1 are not supported",
-                config->train_file, (long long)run->data->n);
+                config->train_file.item[0], (long long)run->data->n);
     return fb3_vocabulary_make(&run->vocabulary, run->data, run->validation, run->model.vocab);
+}
+
+static fb3_status read_scores(const void *dataset, int64_t first, int64_t count, float *scores)
+{
+    return fb3_dataset_label_range(dataset, first, count, scores);
 }
 
 /* fold[n] by the configured method; *folds is the number of folds. */
@@ -136,16 +142,9 @@ static fb3_status assign_folds(const fb3_run *run, int8_t *fold, int *folds)
         return fb3_folds_count(fold, data->n, config->fold_column, folds);
     }
     FB3_REQUIRE(k <= data->n, FB3_INPUT, "folds: %d is more than the %lld samples", k, (long long)data->n);
-    float *labels = malloc((size_t)data->n * (size_t)data->targets * sizeof *labels);
-    FB3_REQUIRE(labels, FB3_FAILED, "out of memory for the labels");
-    fb3_status status = fb3_dataset_read_labels(data, NULL, data->n, labels);
-    if (status == FB3_OK) {
-        status = config->fold_method == FB3_FOLD_BINNED
-                     ? fb3_folds_binned(fold, labels, data->n, data->targets, k, seed)
-                     : fb3_folds_compat(fold, labels, data->n, data->targets, k, seed);
-    }
-    free(labels);
-    return status;
+    const fb3_score_source scores = {.n = data->n, .targets = data->targets, .read = read_scores, .context = data};
+    return config->fold_method == FB3_FOLD_BINNED ? fb3_folds_binned(fold, &scores, k, seed)
+                                                  : fb3_folds_compat(fold, &scores, k, seed);
 }
 
 static fb3_status make_folds(fb3_run *run)
@@ -446,7 +445,7 @@ fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session)
     fb3_status status = fb3_comm_agree(session->comm, mine, "making the output directory");
     if (status == FB3_OK) status = need_train_file(run->config);
     if (status == FB3_OK) {
-        status = fb3_session_prepare(session, &run->data, run->config->train_file, labels, NULL,
+        status = fb3_session_prepare(session, &run->data, &run->config->train_file, labels, NULL,
                                      (int)run->config->max_length, true, FB3_UNSET_INT);
     }
     if (status == FB3_OK) status = make_folds(run);

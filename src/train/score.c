@@ -119,24 +119,40 @@ static fb3_status load_run_config(fb3_config *config, const char *run_directory)
     return status;
 }
 
-/* Adds fold-<k>'s row to the table and its samples to the pool, where that fold has a table. */
+/* Adds fold-<k>'s row to the table of scores and its samples to the pool, where that fold has a table. */
 static fb3_status score_fold(const char *run_directory, const fb3_config *stored, int fold, fb3_oof *pool,
                              fb3_score_row *rows, int *count)
 {
     static char names[FB3_MAX_FOLDS][16];
-    fb3_oof table;
+    const int64_t before = pool->n;
     char *path = fb3_format("%s/fold-%d/oof.csv", run_directory, fold);
     FB3_REQUIRE(path, FB3_FAILED, "out of memory");
     bool present = fb3_file_exists(path);
-    fb3_status status = present ? fb3_oof_read(&table, path, stored->id_column, &stored->label_columns) : FB3_OK;
+    fb3_status status = present ? fb3_oof_read(pool, path, stored->id_column, &stored->label_columns) : FB3_OK;
     free(path);
     if (!present || status != FB3_OK) return status;
     snprintf(names[fold], sizeof names[fold], "fold %d", fold);
     rows[*count].name = names[fold];
-    fb3_scores_compute(&rows[(*count)++].scores, table.truth, table.pred, table.n, table.targets);
-    status = fb3_oof_append(pool, &table);
-    fb3_oof_free(&table);
-    return status;
+    const int64_t at = before * pool->targets;
+    fb3_scores_compute(&rows[(*count)++].scores, pool->truth + at, pool->pred + at, pool->n - before, pool->targets);
+    return FB3_OK;
+}
+
+static fb3_status score_mean_predictor(fb3_scores *scores, const fb3_oof *pool)
+{
+    fb3_mean_predictor *predictor = calloc(1, sizeof *predictor);
+    FB3_REQUIRE(predictor, FB3_FAILED, "out of memory for the mean predictor");
+    fb3_score_sums sums = {.targets = predictor->targets = pool->targets};
+    for (int64_t i = 0; i < pool->n; i++)
+        fb3_mean_predictor_count(predictor, pool->fold[i], pool->truth + i * pool->targets);
+    for (int64_t i = 0; i < pool->n; i++) {
+        float pred[FB3_MAX_TARGETS];
+        fb3_mean_predictor_predict(predictor, pool->fold[i], pred);
+        fb3_score_sums_add(&sums, pool->truth + i * pool->targets, pred, 1);
+    }
+    fb3_scores_of(scores, &sums);
+    free(predictor);
+    return FB3_OK;
 }
 
 static fb3_status evaluate_run(const char *run_directory, uint64_t seed)
@@ -146,14 +162,14 @@ static fb3_status evaluate_run(const char *run_directory, uint64_t seed)
     fb3_score_row rows[FB3_MAX_FOLDS + 2];
     int count = 0;
     fb3_status status = load_run_config(&stored, run_directory);
+    pool.targets = stored.label_columns.count;
     for (int fold = 0; status == FB3_OK && fold < FB3_MAX_FOLDS; fold++) {
         status = score_fold(run_directory, &stored, fold, &pool, rows, &count);
     }
     FB3_TRY_GOTO(status, done);
     FB3_REQUIRE_GOTO(count > 0, done, FB3_INPUT, "%s has no fold-<k>/oof.csv; train it first", run_directory);
     rows[count].name = "mean predictor";
-    FB3_TRY_GOTO(fb3_oof_mean_predictor(&rows[count].scores, &pool, count), done);
-    count++;
+    FB3_TRY_GOTO(score_mean_predictor(&rows[count++].scores, &pool), done);
     fb3_print_scores(rows, count, &stored.label_columns);
     status = print_report("pooled", &stored.label_columns, pool.truth, pool.pred, pool.n, seed);
 done:
@@ -182,7 +198,8 @@ static fb3_status read_table(const char *path, const fb3_config *config, fb3_oof
     fb3_csv *csv = NULL;
     fb3_status status = FB3_OK;
     int id, column[FB3_MAX_TARGETS], targets = config->label_columns.count;
-    float values[FB3_MAX_TARGETS];
+    fb3_oof_row row = {0};
+    table->targets = targets;
     FB3_TRY_GOTO(fb3_csv_open(&csv, path), done);
     FB3_TRY_GOTO(fb3_csv_need_column(csv, config->id_column, &id), done);
     for (int y = 0; y < targets; y++) {
@@ -190,17 +207,10 @@ static fb3_status read_table(const char *path, const fb3_config *config, fb3_oof
     }
     for (bool more = true;;) {
         int64_t bytes;
-        int8_t no_fold = 0;
         FB3_TRY_GOTO(fb3_csv_next(csv, &more), done);
         if (!more) break;
-        for (int y = 0; y < targets; y++) FB3_TRY_GOTO(fb3_csv_number(csv, column[y], &values[y]), done);
-        char *text = (char *)fb3_csv_field(csv, id, &bytes);
-        fb3_oof row = {.n = 1,
-                       .targets = targets,
-                       .ids = {.item = &text, .count = 1},
-                       .fold = &no_fold,
-                       .truth = values,
-                       .pred = values};
+        for (int y = 0; y < targets; y++) FB3_TRY_GOTO(fb3_csv_number(csv, column[y], &row.truth[y]), done);
+        row.id = fb3_csv_field(csv, id, &bytes);
         FB3_TRY_GOTO(fb3_oof_append(table, &row), done);
     }
 done:

@@ -72,13 +72,6 @@ fb3_status fb3_session_join(fb3_session *session, int number, int groups)
     return FB3_OK;
 }
 
-/* A file that ends in .h5 is a data set that was prepared before. */
-static bool is_prepared(const char *path)
-{
-    size_t length = strlen(path);
-    return length > 3 && strcmp(path + length - 3, ".h5") == 0;
-}
-
 /* How the root's preparation goes on: a sign of life for the ranks that wait, and now and then a line. */
 typedef struct preparation {
     fb3_comm *comm;
@@ -97,12 +90,12 @@ static fb3_status show_preparation(void *context, const char *pass, int64_t rows
     return fb3_comm_root_goes_on(p->comm);
 }
 
-static fb3_status prepare_on_root(fb3_session *session, const char *source, const char *h5_path,
+static fb3_status prepare_on_root(fb3_session *session, const fb3_strings *sources, const char *h5_path,
                                   const fb3_tokenizer *tokenizer, const fb3_dataset_options *options)
 {
     if (!session->root) return FB3_OK;
     fb3_dataset_report report;
-    fb3_status status = fb3_dataset_prepare(source, h5_path, tokenizer, options, &report);
+    fb3_status status = fb3_dataset_prepare(sources, h5_path, tokenizer, options, &report);
     if (status == FB3_OK && tokenizer) fb3_dataset_report_log(&report, options);
     return status;
 }
@@ -124,12 +117,13 @@ static fb3_status check_prepared(const fb3_dataset *dataset, const char *path, c
     return FB3_OK;
 }
 
-fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, const char *source, const char *h5_path,
-                               const fb3_tokenizer *tokenizer, int max_length, bool labelled, int64_t max_samples)
+fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, const fb3_strings *sources,
+                               const char *h5_path, const fb3_tokenizer *tokenizer, int max_length, bool labelled,
+                               int64_t max_samples)
 {
     static const fb3_strings NO_LABELS = {0};
     const fb3_config *config = session->config;
-    preparation progress = {.comm = session->comm, .source = source, .last_line = fb3_seconds()};
+    preparation progress = {.comm = session->comm, .source = sources->item[0], .last_line = fb3_seconds()};
     fb3_dataset_options options = {.id_column = config->id_column,
                                    .text_column = config->text_column,
                                    .fold_column = labelled ? config->fold_column : NULL,
@@ -138,18 +132,19 @@ fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, cons
                                    .max_samples = max_samples,
                                    .progress = show_preparation,
                                    .progress_context = &progress};
-    bool prepared = is_prepared(source);
+    const bool prepared = fb3_is_prepared(sources->item[0]);
     if (!prepared) {
         fb3_comm_root_begins(session->comm, "preparing the data set");
-        fb3_status mine = prepare_on_root(session, source, h5_path, tokenizer, &options);
+        fb3_status mine = prepare_on_root(session, sources, h5_path, tokenizer, &options);
         FB3_TRY(fb3_comm_root_ends(session->comm, mine));
     }
-    const char *path = prepared ? source : h5_path;
-    fb3_status mine = fb3_dataset_open(dataset, path, fb3_comm_node_memory(session->comm));
+    char *made = (char *)h5_path; /* a list of one, which is only read */
+    const fb3_strings *paths = prepared ? sources : &(fb3_strings){.item = &made, .count = 1};
+    fb3_status mine = fb3_dataset_open_files(dataset, paths, fb3_comm_node_memory(session->comm));
     if (mine == FB3_OK && prepared && session->root) mine = fb3_dataset_verify(*dataset);
     FB3_TRY(fb3_comm_agree(session->comm, mine, "opening the data set"));
     FB3_TRY(fb3_comm_check_same(session->comm, (*dataset)->source_sha256, "data set"));
-    return check_prepared(*dataset, path, tokenizer, config, max_length, labelled);
+    return check_prepared(*dataset, paths->item[0], tokenizer, config, max_length, labelled);
 }
 
 char *fb3_versions_json(void)

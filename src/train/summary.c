@@ -1,4 +1,5 @@
-/* The end of a run: the fold tables pooled into oof.csv, summary.json, and the table of scores. */
+/* The end of a run: the fold tables pooled into oof.csv, summary.json, and the table of scores. The tables are read row
+ * by row, twice: for the mean predictor's means, and to pool them. */
 #include "fb3/file.h"
 #include "fb3/log.h"
 #include "fb3/train.h"
@@ -19,56 +20,110 @@ static json_t *scores_json(const fb3_scores *scores, const fb3_strings *targets)
     return object;
 }
 
-/* The rows of the fold tables in the order of the data set; folds that were not trained are left out. */
+/* The fold tables, and what is computed of them. Folds that were not trained are left out. */
 typedef struct pool {
-    fb3_oof table[FB3_MAX_FOLDS];
+    fb3_oof_reader *table[FB3_MAX_FOLDS];
     bool present[FB3_MAX_FOLDS];
-    fb3_oof all;
+    fb3_score_sums fold[FB3_MAX_FOLDS], all, mean_predictor;
+    fb3_mean_predictor means;
+    fb3_oof_writer pooled;
 } pool;
 
-static void pool_free(pool *p)
+static void close_tables(pool *p)
 {
-    for (int k = 0; k < FB3_MAX_FOLDS; k++) fb3_oof_free(&p->table[k]);
-    fb3_oof_free(&p->all);
+    for (int k = 0; k < FB3_MAX_FOLDS; k++) {
+        fb3_oof_close(p->table[k]);
+        p->table[k] = NULL;
+    }
 }
 
-static fb3_status read_tables(pool *p, const fb3_run *run)
+static fb3_status open_tables(pool *p, const fb3_run *run)
 {
     const fb3_config *config = run->config;
+    close_tables(p);
     for (int k = 0; k < run->folds; k++) {
         char *path = fb3_run_fold_path(run, k, "oof.csv");
         FB3_REQUIRE(path, FB3_FAILED, "out of memory");
         p->present[k] = fb3_file_exists(path);
         fb3_status status =
-            p->present[k] ? fb3_oof_read(&p->table[k], path, config->id_column, &config->label_columns) : FB3_OK;
+            p->present[k] ? fb3_oof_open(&p->table[k], path, config->id_column, &config->label_columns) : FB3_OK;
         free(path);
         FB3_TRY(status);
     }
     return FB3_OK;
 }
 
-static void copy_row(fb3_oof *to, int64_t i, const fb3_oof *from, int64_t j)
+/* The rows that the mean predictor is made of: those of the other folds, or with a validation set all that are trained
+ * on. */
+static fb3_status count_means(pool *p, const fb3_run *run)
 {
-    size_t width = (size_t)to->targets;
-    to->fold[i] = from->fold[j];
-    memcpy(to->truth + (size_t)i * width, from->truth + (size_t)j * width, width * sizeof *to->truth);
-    memcpy(to->pred + (size_t)i * width, from->pred + (size_t)j * width, width * sizeof *to->pred);
+    enum { BLOCK_ROWS = 1 << 14 };
+    const fb3_dataset *data = run->data;
+    fb3_status status = FB3_OK;
+    if (!run->validation) {
+        for (int k = 0; k < run->folds; k++) {
+            fb3_oof_row row;
+            bool more = p->present[k];
+            while (more) {
+                FB3_TRY(fb3_oof_next(p->table[k], &row, &more));
+                if (more) fb3_mean_predictor_count(&p->means, k, row.truth);
+            }
+        }
+        return FB3_OK;
+    }
+    float *labels = malloc(BLOCK_ROWS * (size_t)data->targets * sizeof *labels);
+    FB3_REQUIRE(labels, FB3_FAILED, "out of memory for the mean predictor");
+    for (int64_t first = 0; status == FB3_OK && first < data->n; first += BLOCK_ROWS) {
+        int64_t rows = first + BLOCK_ROWS < data->n ? BLOCK_ROWS : data->n - first;
+        status = fb3_dataset_label_range(data, first, rows, labels);
+        for (int64_t i = 0; status == FB3_OK && i < rows; i++)
+            fb3_mean_predictor_count(&p->means, 0, labels + i * data->targets);
+    }
+    free(labels);
+    return status;
+}
+
+static void pool_row(pool *p, int k, const fb3_oof_row *row)
+{
+    float mean[FB3_MAX_TARGETS];
+    fb3_mean_predictor_predict(&p->means, k, mean);
+    fb3_score_sums_add(&p->fold[k], row->truth, row->pred, 1);
+    fb3_score_sums_add(&p->all, row->truth, row->pred, 1);
+    fb3_score_sums_add(&p->mean_predictor, row->truth, mean, 1);
+    fb3_oof_add(&p->pooled, row->id, k, row->truth, row->pred);
+}
+
+/* The rows in the order of the data set. A fold's table may end early: max_eval_samples. */
+static fb3_status pool_rows(pool *p, const fb3_run *run)
+{
+    const int64_t rows = run->validation ? run->validation->n : run->data->n;
+    for (int64_t i = 0; i < rows; i++) {
+        fb3_oof_row row;
+        const int k = run->validation ? 0 : run->fold[i];
+        bool more = p->table[k] != NULL;
+        if (!more) continue;
+        FB3_TRY(fb3_oof_next(p->table[k], &row, &more));
+        if (more) pool_row(p, k, &row);
+        if (more) continue;
+        fb3_oof_close(p->table[k]);
+        p->table[k] = NULL;
+    }
+    return FB3_OK;
 }
 
 static fb3_status pool_tables(pool *p, const fb3_run *run)
 {
-    int64_t n = 0, next[FB3_MAX_FOLDS] = {0}, i = 0;
-    for (int k = 0; k < run->folds; k++) n += p->table[k].n;
-    FB3_TRY(fb3_oof_alloc(&p->all, n, run->data->targets));
-    int64_t rows = run->validation ? n : run->data->n;
-    for (int64_t row = 0; row < rows; row++) {
-        int k = run->validation ? 0 : run->fold[row];
-        if (next[k] >= p->table[k].n) continue; /* not trained, or beyond max_eval_samples */
-        copy_row(&p->all, i++, &p->table[k], next[k]);
-        FB3_TRY(fb3_strings_add(&p->all.ids, p->table[k].ids.item[next[k]]));
-        next[k]++;
-    }
-    return FB3_OK;
+    const fb3_config *config = run->config;
+    FB3_TRY(open_tables(p, run));
+    FB3_TRY(count_means(p, run));
+    FB3_TRY(open_tables(p, run));
+    char *path = fb3_path_join(config->output_dir, "oof.csv");
+    FB3_REQUIRE(path, FB3_FAILED, "out of memory");
+    fb3_status status = fb3_oof_begin(&p->pooled, path, config->id_column, &config->label_columns);
+    free(path);
+    FB3_TRY(status);
+    FB3_TRY(pool_rows(p, run));
+    return fb3_oof_publish(&p->pooled);
 }
 
 static json_t *inputs_json(const fb3_run *run)
@@ -111,61 +166,36 @@ static fb3_status write_summary(const fb3_run *run, const fb3_score_row *rows, i
     return status;
 }
 
-/* The means of the scores that are trained on, added to mean[Y], which starts at zero. */
-static fb3_status training_means(const fb3_dataset *data, double *mean)
+static void add_score(fb3_score_row *rows, int *count, const char *name, const fb3_score_sums *sums)
 {
-    int Y = data->targets;
-    float *labels = malloc((size_t)data->n * (size_t)Y * sizeof *labels);
-    FB3_REQUIRE(labels, FB3_FAILED, "out of memory for the mean predictor");
-    fb3_status status = fb3_dataset_read_labels(data, NULL, data->n, labels);
-    for (int64_t i = 0; status == FB3_OK && i < data->n * Y; i++) mean[i % Y] += labels[i] / (double)data->n;
-    free(labels);
-    return status;
+    rows[*count].name = name;
+    fb3_scores_of(&rows[(*count)++].scores, sums);
 }
 
-/* The mean predictor of a validation set knows the training scores only. */
-static fb3_status mean_predictor(fb3_scores *scores, const fb3_run *run, const fb3_oof *all)
+static pool *make_pool(int targets)
 {
-    if (!run->validation) return fb3_oof_mean_predictor(scores, all, run->folds);
-    double mean[FB3_MAX_TARGETS] = {0};
-    FB3_TRY(training_means(run->data, mean));
-    size_t cells = (size_t)all->n * (size_t)all->targets;
-    float *pred = malloc((cells + 1) * sizeof *pred);
-    FB3_REQUIRE(pred, FB3_FAILED, "out of memory for the mean predictor");
-    for (size_t i = 0; i < cells; i++) pred[i] = (float)mean[i % (size_t)all->targets];
-    fb3_scores_compute(scores, all->truth, pred, all->n, all->targets);
-    free(pred);
-    return FB3_OK;
+    pool *p = calloc(1, sizeof *p);
+    if (!p) return NULL;
+    p->means.targets = p->all.targets = p->mean_predictor.targets = targets;
+    for (int k = 0; k < FB3_MAX_FOLDS; k++) p->fold[k].targets = targets;
+    return p;
 }
 
 static fb3_status summarise(const fb3_run *run, pool *p)
 {
-    const fb3_config *config = run->config;
-    const fb3_strings *targets = &config->label_columns;
     static char names[FB3_MAX_FOLDS][16];
     fb3_score_row rows[FB3_MAX_FOLDS + 2];
     int count = 0;
-    FB3_TRY(read_tables(p, run));
     FB3_TRY(pool_tables(p, run));
     for (int k = 0; k < run->folds; k++) {
         if (!p->present[k]) continue;
         snprintf(names[k], sizeof names[k], "fold %d", k);
-        rows[count].name = names[k];
-        const fb3_oof *table = &p->table[k];
-        fb3_scores_compute(&rows[count++].scores, table->truth, table->pred, table->n, table->targets);
+        add_score(rows, &count, names[k], &p->fold[k]);
     }
-    rows[count].name = "pooled";
-    fb3_scores_compute(&rows[count++].scores, p->all.truth, p->all.pred, p->all.n, p->all.targets);
-    rows[count].name = "mean predictor";
-    FB3_TRY(mean_predictor(&rows[count++].scores, run, &p->all));
-
-    char *path = fb3_path_join(config->output_dir, "oof.csv");
-    FB3_REQUIRE(path, FB3_FAILED, "out of memory");
-    fb3_status status = fb3_oof_write(&p->all, path, config->id_column, targets);
-    free(path);
-    FB3_TRY(status);
+    add_score(rows, &count, "pooled", &p->all);
+    add_score(rows, &count, "mean predictor", &p->mean_predictor);
     FB3_TRY(write_summary(run, rows, count, p));
-    fb3_print_scores(rows, count, targets);
+    fb3_print_scores(rows, count, &run->config->label_columns);
     return FB3_OK;
 }
 
@@ -175,10 +205,11 @@ fb3_status fb3_summarise(const fb3_run *run)
         fb3_log_info("all samples were trained on: there are no scores to report; best.h5 holds the last weights");
         return FB3_OK;
     }
-    pool *p = calloc(1, sizeof *p);
+    pool *p = make_pool(run->data->targets);
     FB3_REQUIRE(p, FB3_FAILED, "out of memory for the scores");
     fb3_status status = summarise(run, p);
-    pool_free(p);
+    close_tables(p);
+    fb3_oof_discard(&p->pooled);
     free(p);
     return status;
 }

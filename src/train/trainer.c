@@ -9,37 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Ids are read in blocks of this many rows, so that memory does not grow with the data set. */
-enum { ID_BLOCK = 1 << 16 };
-
 /* --- preparing ---------------------------------------------------------------------------------------------------- */
-
-/* ids of ascending `rows`, in that order. */
-static fb3_status read_row_ids(const fb3_dataset *dataset, const int32_t *rows, int64_t n, fb3_strings *ids)
-{
-    for (int64_t i = 0; i < n;) {
-        int64_t first = rows[i], count = dataset->n - first < ID_BLOCK ? dataset->n - first : ID_BLOCK;
-        fb3_strings block = {0};
-        FB3_TRY(fb3_dataset_read_ids(dataset, first, count, &block));
-        fb3_status status = FB3_OK;
-        for (; status == FB3_OK && i < n && rows[i] < first + count; i++) {
-            status = fb3_strings_add(ids, block.item[rows[i] - first]);
-        }
-        fb3_strings_free(&block);
-        FB3_TRY(status);
-    }
-    return FB3_OK;
-}
-
-static fb3_status read_row_labels(const fb3_dataset *dataset, const int32_t *rows, int64_t n, float *labels)
-{
-    int64_t *wide = malloc((size_t)(n > 0 ? n : 1) * sizeof *wide);
-    FB3_REQUIRE(wide, FB3_FAILED, "out of memory for %lld labels", (long long)n);
-    for (int64_t i = 0; i < n; i++) wide[i] = rows[i];
-    fb3_status status = fb3_dataset_read_labels(dataset, wide, n, labels);
-    free(wide);
-    return status;
-}
 
 static fb3_status open_writer(fb3_fold_run *f)
 {
@@ -50,13 +20,7 @@ static fb3_status open_writer(fb3_fold_run *f)
     fb3_status status = fb3_folder_make(folder);
     if (status == FB3_OK) status = fb3_track_open(&w->track, run->config, folder, f->state.step);
     free(folder);
-    FB3_TRY(status);
-    FB3_TRY(fb3_oof_alloc(&w->oof, f->rows.eval_count, run->data->targets));
-    memset(w->oof.fold, f->fold, (size_t)f->rows.eval_count);
-    FB3_TRY(read_row_ids(f->eval_data, f->rows.eval, f->rows.eval_count, &w->oof.ids));
-    FB3_TRY(read_row_labels(f->eval_data, f->rows.eval, f->rows.eval_count, w->oof.truth));
-    if (run->config->log_samples) FB3_TRY(fb3_dataset_read_ids(run->data, 0, run->data->n, &w->sample_ids));
-    return FB3_OK;
+    return status;
 }
 
 static fb3_status record_start(fb3_fold_run *f)
@@ -109,11 +73,6 @@ static fb3_status choose_rows(fb3_fold_run *f)
     fb3_run *run = f->run;
     FB3_TRY(fb3_run_fold_rows(run, f->fold, &f->rows));
     f->eval_data = run->validation ? run->validation : run->data;
-    if (!run->validation) return FB3_OK;
-    f->validation_rows = malloc((size_t)f->rows.eval_count * sizeof *f->validation_rows);
-    FB3_REQUIRE(f->validation_rows, FB3_FAILED, "out of memory for the validation rows");
-    for (int64_t i = 0; i < f->rows.eval_count; i++) f->validation_rows[i] = (int32_t)i;
-    f->rows.eval = f->validation_rows;
     return FB3_OK;
 }
 
@@ -206,11 +165,25 @@ static bool eval_due(const fb3_fold_run *f)
            (position >= config->eval_delay || at_end(f));
 }
 
+/* The ids of a global batch, read by the I/O worker, which owns HDF5. */
+typedef struct id_request {
+    const fb3_dataset *data;
+    const fb3_step_plan *plan;
+    fb3_strings ids;
+} id_request;
+
+static fb3_status read_sample_ids(void *context)
+{
+    id_request *request = context;
+    return fb3_dataset_read_ids(request->data, request->plan->rows, request->plan->samples, &request->ids);
+}
+
 static fb3_status log_step(fb3_fold_run *f, const fb3_step_plan *plan, const fb3_step_result *result, double seconds)
 {
     fb3_fold_writer *w = &f->writer;
-    fb3_strings samples = {0};
-    bool ids = f->run->config->log_samples;
+    id_request samples = {.data = f->run->data, .plan = plan};
+    const bool logged = f->trainer.step % f->run->config->logging_steps == 0 || at_end(f);
+    const bool ids = logged && f->run->config->log_samples;
     fb3_step_record record = {.fold = f->fold,
                               .step = f->trainer.step,
                               .epoch = epoch_of(f),
@@ -221,16 +194,11 @@ static fb3_status log_step(fb3_fold_run *f, const fb3_step_plan *plan, const fb3
                               .tokens_per_second = (double)result->tokens / seconds,
                               .peak_memory_mb = fb3_peak_memory_mb(),
                               .skipped = result->skipped,
-                              .samples = ids ? &samples : NULL};
-    fb3_status status = FB3_OK;
-    for (int64_t i = 0; status == FB3_OK && ids && i < plan->samples; i++) {
-        status = fb3_strings_add(&samples, w->sample_ids.item[plan->rows[i]]);
-    }
-    if (status == FB3_OK && (f->trainer.step % f->run->config->logging_steps == 0 || at_end(f))) {
-        status = fb3_track_step(&w->track, &record);
-    }
+                              .samples = ids ? &samples.ids : NULL};
+    fb3_status status = ids ? fb3_worker_run(f->run->session->io, read_sample_ids, &samples) : FB3_OK;
+    if (status == FB3_OK && logged) status = fb3_track_step(&w->track, &record);
     fb3_progress_step(&w->progress, &record);
-    fb3_strings_free(&samples);
+    fb3_strings_free(&samples.ids);
     return status;
 }
 
@@ -277,47 +245,14 @@ static fb3_status best_metric_value(const fb3_run *run, const fb3_scores *scores
                     run->config->metric_for_best_model);
 }
 
-/* The writer's scores of an evaluation, sent to all. */
-static fb3_status score(fb3_fold_run *f, fb3_scores *scores)
-{
-    const fb3_config *config = f->run->config;
-    const fb3_oof *oof = &f->writer.oof;
-    if (f->is_writer) {
-        fb3_scores_compute(scores, oof->truth, oof->pred, oof->n, oof->targets);
-        scores->loss =
-            fb3_table_loss(oof->truth, oof->pred, oof->n, oof->targets, config->loss_type, config->smooth_l1_beta);
-    }
-    return fb3_comm_broadcast(f->run->session->comm, scores, sizeof *scores, 0, "scores");
-}
-
-static fb3_status write_fold_oof(fb3_fold_run *f)
-{
-    const fb3_config *config = f->run->config;
-    char *path = fb3_run_fold_path(f->run, f->fold, "oof.csv");
-    FB3_REQUIRE(path, FB3_FAILED, "out of memory");
-    fb3_status status = fb3_oof_write(&f->writer.oof, path, config->id_column, &config->label_columns);
-    free(path);
-    return status;
-}
-
-/* A new best: its predictions are the fold's out-of-fold rows, its weights best.h5. */
-static fb3_status keep_best(fb3_fold_run *f)
-{
-    fb3_status mine = f->is_writer ? write_fold_oof(f) : FB3_OK;
-    FB3_TRY(fb3_comm_agree(f->run->session->comm, mine, "writing the out-of-fold table"));
-    return fb3_fold_save_best(f);
-}
-
 static fb3_status evaluate(fb3_fold_run *f)
 {
     fb3_run *run = f->run;
     fb3_scores scores;
     double value = NAN, started = fb3_seconds(), begin = fb3_trace_begin();
-    FB3_TRY(fb3_evaluate_rows(&f->replica, f->eval_data, &run->vocabulary, f->rows.eval, f->rows.eval_count,
-                              f->writer.oof.pred, NULL));
+    FB3_TRY(fb3_fold_evaluate(f, &scores));
     double seconds = fb3_seconds() - started;
     fb3_trace_end(begin, "train", "evaluate", "samples", (double)f->rows.eval_count);
-    FB3_TRY(score(f, &scores));
     FB3_TRY(best_metric_value(run, &scores, &value));
     FB3_REQUIRE(isfinite(value), FB3_FAILED, "the evaluation of fold %d at step %lld gave %s = %g; lower learning_rate",
                 f->fold, (long long)f->trainer.step, run->config->metric_for_best_model, value);
@@ -342,7 +277,8 @@ static fb3_status evaluate(fb3_fold_run *f)
         mine = fb3_track_eval(&f->writer.track, &record);
     }
     FB3_TRY(fb3_comm_agree(run->session->comm, mine, "recording the evaluation"));
-    return best ? keep_best(f) : FB3_OK;
+    FB3_TRY(fb3_fold_keep_table(f, best)); /* the predictions of the best weights are the fold's out-of-fold rows */
+    return best ? fb3_fold_save_best(f) : FB3_OK;
 }
 
 /* On a stop signal: the state before the dropped step is written, and the program ends to be run again - so the
@@ -431,11 +367,9 @@ static void close_fold(fb3_fold_run *f)
     fb3_replica_close(&f->replica);
     fb3_checkpoint_state_free(&f->state);
     fb3_track_close(&w->track);
-    fb3_oof_free(&w->oof);
-    fb3_strings_free(&w->sample_ids);
+    fb3_oof_discard(&w->table);
     free(w->word_full);
     for (int i = 0; i < 3; i++) be->ops->free_host(be, w->staging[i]);
-    free(f->validation_rows);
     free(f->trainer.leaf_sums);
 }
 

@@ -49,7 +49,7 @@ static void defaults_are_those_of_the_contract(void **state)
         {"model_preset", "null"},
         {"init", "null"},
         {"tokenizer", "null"},
-        {"train_file", "a.csv"},
+        {"train_file", "[a.csv]"},
         {"test_file", "null"},
         {"validation_file", "null"},
         {"id_column", "text_id"},
@@ -330,7 +330,7 @@ static void variables_expand_in_yaml(void **state)
                             "lr_scheduler_kwargs: {power: \"${UNSET:-3}\"}\n");
     fb3_config config;
     expect_ok(PARSE(&config, "c.yaml", "--wandb_group", "${SCRATCH}"));
-    assert_string_equal(config.train_file, "/data/a.csv");
+    assert_string_equal(config.train_file.item[0], "/data/a.csv");
     assert_string_equal(config.model_name_or_path, "m/n");
     assert_string_equal(config.wandb_notes, "costs $5, $SCRATCH ${SCRATCH}");
     assert_string_equal(config.label_columns.item[0], "grammar");

@@ -94,12 +94,12 @@ static void texts_come_back(void **state)
         fb3_config config, again;
         char notes[400], file[400];
         snprintf(notes, sizeof notes, "--wandb_notes=%s", TEXTS[i]);
-        snprintf(file, sizeof file, "--train_file=%s", TEXTS[i]);
-        expect_ok(PARSE(&config, "--model_name_or_path", "m", notes, file));
+        snprintf(file, sizeof file, "--validation_file=%s", TEXTS[i]);
+        expect_ok(PARSE(&config, ESSENTIALS, notes, file));
         char *text = fb3_config_text(&config);
         expect_ok(fb3_config_load_text(&again, text, "run.yaml"));
         assert_string_equal(again.wandb_notes, TEXTS[i]);
-        assert_string_equal(again.train_file, TEXTS[i]);
+        assert_string_equal(again.validation_file, TEXTS[i]);
         check_round_trip(&again);
         free(text);
         fb3_config_free(&config);

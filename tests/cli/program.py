@@ -131,6 +131,11 @@ def steps_done(run_directory, fold=0):
         return 0
 
 
+def summary(run_directory):
+    with open(os.path.join(run_directory, "summary.json")) as file:
+        return json.load(file)
+
+
 def rows(path):
     with open(path, newline="", encoding="utf-8") as table:
         return list(csv.DictReader(table))

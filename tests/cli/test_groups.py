@@ -20,11 +20,6 @@ def digests(out, name="best.h5"):
     return {n: weights_digest(os.path.join(out, n, name)) for n in folds_on_disk(out)}
 
 
-def summary(out):
-    with open(os.path.join(out, "summary.json")) as f:
-        return json.load(f)
-
-
 class Groups(ProgramTest):
     def table(self, done):
         """rank -> (group, folds) of the start table."""

@@ -1,6 +1,5 @@
 """The main job on the sample: what a run leaves behind, and that its parts agree with each other."""
 
-import json
 import math
 import os
 import unittest
@@ -46,8 +45,7 @@ class Train(ProgramTest):
 
     def test_summary_is_what_the_table_says(self):
         table = rows(os.path.join(self.directory, "oof.csv"))
-        with open(os.path.join(self.directory, "summary.json")) as f:
-            summary = json.load(f)
+        written = summary(self.directory)
 
         def scores(some):
             rmse = {t: math.sqrt(sum((float(r[t]) - float(r["pred_" + t])) ** 2 for r in some) / len(some))
@@ -55,7 +53,7 @@ class Train(ProgramTest):
             return rmse, sum(rmse.values()) / len(rmse)
 
         for name, some in [("pooled", table)] + [(k, [r for r in table if r["fold"] == str(k)]) for k in range(3)]:
-            told = summary["pooled"] if name == "pooled" else summary["folds"][name]
+            told = written["pooled"] if name == "pooled" else written["folds"][name]
             rmse, mcrmse = scores(some)
             self.assertAlmostEqual(told["MCRMSE"], mcrmse, places=7)
             for t in TARGETS:
@@ -67,9 +65,9 @@ class Train(ProgramTest):
                 mean = sum(float(o[t]) for o in others) / len(others)
                 means[t].append((float(r[t]) - mean) ** 2)
         expected = sum(math.sqrt(sum(v) / len(v)) for v in means.values()) / len(TARGETS)
-        self.assertAlmostEqual(summary["mean_predictor"]["MCRMSE"], expected, places=6)
+        self.assertAlmostEqual(written["mean_predictor"]["MCRMSE"], expected, places=6)
         for key in ["seconds", "samples_per_second", "ranks", "devices", "versions", "inputs"]:
-            self.assertIn(key, summary)
+            self.assertIn(key, written)
 
     def test_metrics(self):
         steps = events(self.directory, 1, "step")
@@ -93,8 +91,7 @@ class Train(ProgramTest):
         self.assertNotIn("\r", self.output.stderr)  # plain lines when not a terminal
 
     def test_evaluate_recomputes(self):
-        with open(os.path.join(self.directory, "summary.json")) as f:
-            pooled = json.load(f)["pooled"]["MCRMSE"]
+        pooled = summary(self.directory)["pooled"]["MCRMSE"]
         self.assertIn("%.4f" % pooled, run("evaluate", self.directory).stdout)
 
     def test_second_start_has_nothing_to_do(self):
@@ -148,8 +145,7 @@ class Options(ProgramTest):
         self.assertEqual([r["text_id"] for r in rows(self.path("run", "oof.csv"))], [r["text_id"] for r in table[:20]])
         mean = {t: sum(float(r[t]) for r in table) / len(table) for t in TARGETS}  # of what is trained on
         rmse = [math.sqrt(sum((float(r[t]) - mean[t]) ** 2 for r in table[:20]) / 20) for t in TARGETS]
-        with open(self.path("run", "summary.json")) as f:
-            self.assertAlmostEqual(json.load(f)["mean_predictor"]["MCRMSE"], sum(rmse) / len(rmse), places=6)
+        self.assertAlmostEqual(summary(self.path("run"))["mean_predictor"]["MCRMSE"], sum(rmse) / len(rmse), places=6)
 
     def test_folds_file(self):
         with open(self.path("folds.csv"), "w") as f:

@@ -92,3 +92,10 @@ fb3_dataset_options make_options(fb3_strings *columns, int targets)
                                  .max_length = 512,
                                  .max_samples = FB3_UNSET_INT};
 }
+
+fb3_status prepare_file(const char *csv_path, const char *h5_path, const fb3_tokenizer *tokenizer,
+                        const fb3_dataset_options *options, fb3_dataset_report *report)
+{
+    char *path = (char *)csv_path;
+    return fb3_dataset_prepare(&(fb3_strings){.item = &path, .count = 1}, h5_path, tokenizer, options, report);
+}

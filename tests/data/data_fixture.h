@@ -45,6 +45,10 @@ uint32_t stand_in_id(const char *word, size_t bytes, int vocabulary);
 /* Labels a, b, c, ... as many as `targets`; text_id, full_text; max_length 512. The strings live in `columns`. */
 fb3_dataset_options make_options(fb3_strings *columns, int targets);
 
+/* fb3_dataset_prepare() from one CSV. */
+fb3_status prepare_file(const char *csv_path, const char *h5_path, const fb3_tokenizer *tokenizer,
+                        const fb3_dataset_options *options, fb3_dataset_report *report);
+
 /* Prepares `name` from the text of a CSV with those options and the stand-in. */
 void make_dataset(const char *name, const char *csv_text, int targets, int vocabulary);
 

@@ -67,7 +67,7 @@ void make_dataset(const char *name, const char *csv_text, int targets, int vocab
     fb3_dataset_report report;
     fb3_dataset_options options = make_options(&columns, targets);
     write_text("fixture.csv", csv_text);
-    assert_ok(fb3_dataset_prepare(scratch_path("fixture.csv"), scratch_path(name), stand_in_tokenizer(vocabulary, 'A'),
-                                  &options, &report));
+    assert_ok(prepare_file(scratch_path("fixture.csv"), scratch_path(name), stand_in_tokenizer(vocabulary, 'A'),
+                           &options, &report));
     fb3_strings_free(&columns);
 }

@@ -36,8 +36,8 @@ static void close_file(opened *o)
 static fb3_status prepare(const char *csv, const char *h5, const fb3_dataset_options *options, int vocabulary,
                           char tokenizer, fb3_dataset_report *report)
 {
-    return fb3_dataset_prepare(scratch_path(csv), scratch_path(h5), stand_in_tokenizer(vocabulary, tokenizer), options,
-                               report);
+    return prepare_file(scratch_path(csv), scratch_path(h5), stand_in_tokenizer(vocabulary, tokenizer), options,
+                        report);
 }
 
 static void test_few_rows(void **state)
@@ -75,16 +75,16 @@ static void test_few_rows(void **state)
     float labels[6];
     assert_ok(fb3_dataset_read_labels(d, rows, 3, labels));
     assert_memory_equal(labels, scores, sizeof scores);
-    assert_ok(fb3_dataset_read_ids(d, 0, 3, &ids));
+    assert_ok(fb3_dataset_id_range(d, 0, 3, &ids));
     assert_int_equal(ids.count, 3);
     assert_string_equal(ids.item[0], "x1");
     assert_string_equal(ids.item[1], " x 2");
     assert_string_equal(ids.item[2], "\xc3\xbc,3");
     fb3_strings_free(&ids);
-    assert_ok(fb3_dataset_read_ids(d, 2, 1, &ids));
+    assert_ok(fb3_dataset_id_range(d, 2, 1, &ids));
     assert_string_equal(ids.item[0], "\xc3\xbc,3");
     fb3_strings_free(&ids);
-    assert_ok(fb3_dataset_read_ids(d, 3, 0, &ids));
+    assert_ok(fb3_dataset_id_range(d, 3, 0, &ids));
     assert_int_equal(ids.count, 0);
 
     assert_int_equal(d->active, 4);
@@ -361,7 +361,7 @@ static void test_max_samples(void **state)
     assert_int_equal(report.samples, 700);
     opened o = open_file("limited.h5");
     assert_int_equal(o.dataset->n, 700);
-    assert_ok(fb3_dataset_read_ids(o.dataset, 699, 1, &ids));
+    assert_ok(fb3_dataset_id_range(o.dataset, 699, 1, &ids));
     assert_string_equal(ids.item[0], "row-699");
     fb3_strings_free(&ids);
     close_file(&o);

@@ -8,8 +8,7 @@ enum { VOCABULARY = 1000 };
 static fb3_status prepare(const char *csv, const char *h5, const fb3_dataset_options *options)
 {
     fb3_dataset_report report;
-    return fb3_dataset_prepare(scratch_path(csv), scratch_path(h5), stand_in_tokenizer(VOCABULARY, 'A'), options,
-                               &report);
+    return prepare_file(scratch_path(csv), scratch_path(h5), stand_in_tokenizer(VOCABULARY, 'A'), options, &report);
 }
 
 #define HEAD "text_id,full_text,a,b\n"
@@ -99,7 +98,7 @@ static void test_long_ids(void **state)
     fb3_dataset *dataset;
     assert_ok(fb3_node_memory_private(&memory));
     assert_ok(fb3_dataset_open(&dataset, scratch_path("long.h5"), &memory));
-    assert_ok(fb3_dataset_read_ids(dataset, 0, 2, &ids));
+    assert_ok(fb3_dataset_id_range(dataset, 0, 2, &ids));
     assert_string_equal(ids.item[0], id);
     assert_string_equal(ids.item[1], "short");
     fb3_strings_free(&ids);

@@ -51,7 +51,7 @@ static void prepare(const char *name, int max_length, fb3_dataset_report *report
 {
     fb3_dataset_options options = options_of(max_length);
     double start = now();
-    assert_ok(fb3_dataset_prepare(csv_path, scratch_path(name), tokenizer, &options, report));
+    assert_ok(prepare_file(csv_path, scratch_path(name), tokenizer, &options, report));
     print_message("max_length %d: %lld essays, %lld tokens %s in %.2f s\n", max_length, (long long)report->samples,
                   (long long)report->total_tokens, report->reused ? "reused" : "prepared", now() - start);
 }
@@ -87,7 +87,7 @@ static void check_row(const fb3_dataset *dataset, const fb3_csv *csv, int64_t ro
     assert_memory_equal(stored, ids, (size_t)count * sizeof *ids);
     assert_ok(fb3_dataset_read_labels(dataset, &row, 1, labels));
     for (int y = 0; y < TARGETS; y++) assert_true(labels[y] == strtof(fb3_csv_field(csv, column[y], NULL), NULL));
-    assert_ok(fb3_dataset_read_ids(dataset, row, 1, &id));
+    assert_ok(fb3_dataset_id_range(dataset, row, 1, &id));
     assert_string_equal(id.item[0], fb3_csv_field(csv, fb3_csv_column(csv, "text_id"), NULL));
     fb3_strings_free(&id);
     if (row + 1 == dataset->n) free(ids);

@@ -403,7 +403,7 @@ static fb3_status read_content(content *c, const char *name)
     assert_int_equal(dataset->n, ROWS);
     FB3_TRY_GOTO(fb3_dataset_read_tokens(dataset, rows, ROWS, c->tokens), done);
     FB3_TRY_GOTO(fb3_dataset_read_labels(dataset, rows, ROWS, c->labels), done);
-    FB3_TRY_GOTO(fb3_dataset_read_ids(dataset, 0, ROWS, &c->ids), done);
+    FB3_TRY_GOTO(fb3_dataset_id_range(dataset, 0, ROWS, &c->ids), done);
     memcpy(c->offsets, dataset->offsets, sizeof c->offsets);
     memcpy(c->tokenizer_sha256, dataset->tokenizer_sha256, sizeof c->tokenizer_sha256);
 done:

@@ -62,6 +62,38 @@ static void compute_labels(const golden *g, int8_t *fold)
     free(labels);
 }
 
+/* scores [n, Y] in memory as a source. */
+typedef struct score_array {
+    const float *scores;
+    int targets;
+} score_array;
+
+static fb3_status read_array(const void *context, int64_t first, int64_t count, float *scores)
+{
+    const score_array *array = context;
+    memcpy(scores, array->scores + first * array->targets, (size_t)(count * array->targets) * sizeof *scores);
+    return FB3_OK;
+}
+
+static fb3_score_source source_of(const score_array *array, int64_t n)
+{
+    return (fb3_score_source){.n = n, .targets = array->targets, .read = read_array, .context = array};
+}
+
+static fb3_status binned(int8_t *fold, const float *scores, int64_t n, int targets, int k, uint32_t seed)
+{
+    const score_array array = {scores, targets};
+    const fb3_score_source source = source_of(&array, n);
+    return fb3_folds_binned(fold, &source, k, seed);
+}
+
+static fb3_status compat(int8_t *fold, const float *scores, int64_t n, int targets, int k, uint32_t seed)
+{
+    const score_array array = {scores, targets};
+    const fb3_score_source source = source_of(&array, n);
+    return fb3_folds_compat(fold, &source, k, seed);
+}
+
 static void compute_binned(const golden *g, int8_t *fold)
 {
     float *scores = calloc((size_t)g->n * (size_t)g->count, sizeof *scores);
@@ -70,7 +102,7 @@ static void compute_binned(const golden *g, int8_t *fold)
         for (int j = 0; j < g->count; j++)
             scores[i * g->count + j] = 1.0f + 0.5f * (float)(hash_of(g, i, j) % g->number[j]);
     }
-    assert_ok(fb3_folds_binned(fold, scores, g->n, g->count, g->k, g->seed));
+    assert_ok(binned(fold, scores, g->n, g->count, g->k, g->seed));
     free(scores);
 }
 
@@ -128,7 +160,7 @@ static void test_compat_is_all_true_on_scores(void **state)
     assert_non_null(scores);
     assert_non_null(fold);
     for (int i = 0; i < N * Y; i++) scores[i] = 1.0f + 0.5f * (float)(i % 9);
-    assert_ok(fb3_folds_compat(fold, scores, N, Y, K, 42));
+    assert_ok(compat(fold, scores, N, Y, K, 42));
     assert_int_equal(crc32(0, (const unsigned char *)fold, N), 0x359703a0);
     free(scores);
     free(fold);
@@ -144,7 +176,7 @@ static void test_binned_stratifies(void **state)
     int count[Y][LEVELS] = {0}, in_fold[K][Y][LEVELS] = {0};
     golden g = {.label_seed = 900};
     for (int i = 0; i < N * Y; i++) scores[i] = 2.0f + 0.5f * (float)(hash_of(&g, i, 0) % LEVELS);
-    assert_ok(fb3_folds_binned(fold, scores, N, Y, K, 1));
+    assert_ok(binned(fold, scores, N, Y, K, 1));
     for (int i = 0; i < N * Y; i++) {
         int level = (int)(2 * scores[i]) - 4;
         count[i % Y][level]++;
@@ -168,8 +200,8 @@ static void test_bad_counts(void **state)
     assert_fails(fb3_folds_iterstrat(fold, labels, 4, 1, 1, 0), FB3_INPUT, "between 2 and 100");
     assert_fails(fb3_folds_iterstrat(fold, labels, 4, 1, 101, 0), FB3_INPUT, "between 2 and 100");
     assert_fails(fb3_folds_iterstrat(fold, labels, 4, 1, 5, 0), FB3_INPUT, "fewer than 5 folds");
-    assert_fails(fb3_folds_binned(fold, scores, 1100, 1, 3, 0), FB3_INPUT, "more than 1000 score levels");
-    assert_fails(fb3_folds_compat(fold, scores, 1100, 0, 3, 0), FB3_INPUT, "no scores");
+    assert_fails(binned(fold, scores, 1100, 1, 3, 0), FB3_INPUT, "more than 1000 score levels");
+    assert_fails(compat(fold, scores, 1100, 0, 3, 0), FB3_INPUT, "no scores");
 }
 
 static const char ESSAYS[] = "text_id,full_text,a\n"

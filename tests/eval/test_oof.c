@@ -32,32 +32,40 @@ static int teardown(void **state)
 }
 
 /* Four samples in two folds; ids that need quoting. */
-static void fill(fb3_oof *oof)
+static fb3_oof table(void)
 {
-    static const char *const IDS[] = {"a", "b,c", "d\"e", "f\ng"};
-    static const float TRUTH[] = {1, 2, 3, 4, 2, 2.5f, 4, 1}, PRED[] = {1.1f, 2.2f, 2.9f, 4.4f, 1.f / 3, 2, 5, 0.1f};
-    assert_int_equal(fb3_oof_alloc(oof, 4, 2), FB3_OK);
-    for (int i = 0; i < 4; i++) {
-        assert_int_equal(fb3_strings_add(&oof->ids, IDS[i]), FB3_OK);
-        oof->fold[i] = (int8_t)(i / 2);
-    }
-    memcpy(oof->truth, TRUTH, sizeof TRUTH);
-    memcpy(oof->pred, PRED, sizeof PRED);
+    static const fb3_oof_row ROWS[] = {
+        {"a", 0, {1, 2}, {1.1f, 2.2f}},
+        {"b,c", 0, {3, 4}, {2.9f, 4.4f}},
+        {"d\"e", 1, {2, 2.5f}, {1.f / 3, 2}},
+        {"f\ng", 1, {4, 1}, {5, 0.1f}},
+    };
+    fb3_oof oof = {.targets = 2};
+    for (int i = 0; i < 4; i++) assert_int_equal(fb3_oof_append(&oof, &ROWS[i]), FB3_OK);
+    return oof;
+}
+
+static void write_rows(fb3_oof_writer *writer, const fb3_oof *oof)
+{
+    assert_int_equal(fb3_oof_begin(writer, path, "text_id", &TARGETS), FB3_OK);
+    for (int64_t i = 0; i < oof->n; i++)
+        fb3_oof_add(writer, oof->ids.item[i], oof->fold[i], oof->truth + 2 * i, oof->pred + 2 * i);
 }
 
 static void round_trip(void **state)
 {
     (void)state;
-    fb3_oof oof, back;
-    fill(&oof);
-    assert_int_equal(fb3_oof_write(&oof, path, "text_id", &TARGETS), FB3_OK);
+    fb3_oof oof = table(), back = {.targets = 2};
+    fb3_oof_writer writer;
+    write_rows(&writer, &oof);
+    assert_int_equal(fb3_oof_publish(&writer), FB3_OK);
     assert_int_equal(fb3_oof_read(&back, path, "text_id", &TARGETS), FB3_OK);
     assert_int_equal(back.n, 4);
     assert_memory_equal(back.truth, oof.truth, 8 * sizeof(float));
     assert_memory_equal(back.pred, oof.pred, 8 * sizeof(float)); /* 9 digits give every float back */
     assert_memory_equal(back.fold, oof.fold, 4);
     for (int i = 0; i < 4; i++) assert_string_equal(back.ids.item[i], oof.ids.item[i]);
-    assert_int_equal(fb3_oof_append(&back, &oof), FB3_OK);
+    assert_int_equal(fb3_oof_read(&back, path, "text_id", &TARGETS), FB3_OK); /* appends */
     assert_int_equal(back.n, 8);
     assert_string_equal(back.ids.item[6], "d\"e");
     assert_true(back.pred[8 + 7] == oof.pred[7]);
@@ -65,26 +73,54 @@ static void round_trip(void **state)
     fb3_oof_free(&back);
 }
 
+/* What was there stays until a whole table takes its place, and nothing else is left behind. */
+static void discarded(void **state)
+{
+    (void)state;
+    fb3_oof oof = table();
+    fb3_oof_writer writer;
+    char *text;
+    size_t bytes;
+    assert_int_equal(fb3_file_write(path, "before", 6), FB3_OK);
+    write_rows(&writer, &oof);
+    char temporary[256];
+    snprintf(temporary, sizeof temporary, "%s", writer.temporary);
+    assert_true(fb3_file_exists(temporary));
+    fb3_oof_discard(&writer);
+    assert_false(fb3_file_exists(temporary));
+    fb3_oof_discard(&writer); /* there is none any more */
+    assert_int_equal(fb3_file_read(path, 1000, &text, &bytes), FB3_OK);
+    assert_string_equal(text, "before");
+    free(text);
+    fb3_oof_free(&oof);
+}
+
 static void mean_predictor(void **state)
 {
     (void)state;
-    fb3_oof oof;
-    fb3_scores scores;
-    fill(&oof);
-    /* fold 0 (1,2),(3,4) is predicted by the mean of fold 1, (3, 1.75), and fold 1 by (2, 3) */
-    assert_int_equal(fb3_oof_mean_predictor(&scores, &oof, 2), FB3_OK);
-    assert_float_equal(scores.rmse[0], sqrt((4 + 0 + 0 + 4) / 4.0), 1e-6);
-    assert_float_equal(scores.rmse[1], sqrt((0.0625 + 5.0625 + 0.25 + 4) / 4.0), 1e-6);
+    fb3_oof oof = table();
+    fb3_mean_predictor predictor = {.targets = 2};
+    float pred[2];
+    for (int64_t i = 0; i < oof.n; i++) fb3_mean_predictor_count(&predictor, oof.fold[i], oof.truth + 2 * i);
+    fb3_mean_predictor_predict(&predictor, 0, pred); /* by the mean of fold 1 */
+    assert_true(pred[0] == 3 && pred[1] == 1.75f);
+    fb3_mean_predictor_predict(&predictor, 1, pred);
+    assert_true(pred[0] == 2 && pred[1] == 3);
+    fb3_mean_predictor_predict(&predictor, 2, pred); /* by all */
+    assert_true(pred[0] == 2.5f && pred[1] == 2.375f);
+    fb3_mean_predictor alone = {.targets = 1};
+    fb3_mean_predictor_count(&alone, 0, (const float[]){4});
+    fb3_mean_predictor_predict(&alone, 0, pred); /* there is no other */
+    assert_true(pred[0] == 4);
     fb3_oof_free(&oof);
 }
 
 static void submission(void **state)
 {
     (void)state;
-    fb3_oof oof;
+    fb3_oof oof = table();
     char *text, sample[128];
     size_t bytes;
-    fill(&oof);
     assert_int_equal(fb3_submission_write(path, "text_id", &TARGETS, &oof.ids, oof.pred, 1, 4.2), FB3_OK);
     assert_int_equal(fb3_file_read(path, 1000, &text, &bytes), FB3_OK);
     assert_string_equal(text,
@@ -126,9 +162,10 @@ static void bad_tables(void **state)
         "text_id,fold,cohesion,syntax,pred_cohesion,pred_syntax\na,0,1,2,3,\n",
     };
     for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
-        fb3_oof oof;
+        fb3_oof oof = {.targets = 2};
         assert_int_equal(fb3_file_write(path, BAD[i], strlen(BAD[i])), FB3_OK);
         if (fb3_oof_read(&oof, path, "text_id", &TARGETS) != FB3_INPUT) fail_msg("case %zu was accepted", i);
+        fb3_oof_free(&oof);
         assert_null(strchr(fb3_error_text(), '\n'));
     }
 }
@@ -148,8 +185,8 @@ static void ensemble(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trip), cmocka_unit_test(mean_predictor),
-                                       cmocka_unit_test(submission), cmocka_unit_test(bad_tables),
-                                       cmocka_unit_test(ensemble)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trip),     cmocka_unit_test(discarded),
+                                       cmocka_unit_test(mean_predictor), cmocka_unit_test(submission),
+                                       cmocka_unit_test(bad_tables),     cmocka_unit_test(ensemble)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
