@@ -109,13 +109,18 @@ class Storage(ProgramTest):
         btrfs("subvolume", "create", home)
         self.assertFailsAndContinues(os.path.join(home, "run"), "Disk quota exceeded", lambda: limit("1M"),
                                      lambda: limit("none"))
+        limit("1M")
+        refused = run("train", code=1, **dict(SAVING, output_dir=os.path.join(home, "another")))
+        self.assertRegex(self.assertOneLine(refused), "Disk quota exceeded; check the file system and its space")
 
     def test_read_only(self):
         place = self.disk("64m")
         self.assertTrue(mount("-o", "remount,ro", place))
+        began = time.time()
         done = run("train", ranks=2, code=None, **dict(SAVING, output_dir=os.path.join(place, "run")))
         self.assertIn(done.returncode, (1, 2))
         self.assertIn("Read-only file system", done.stderr)
+        print("Read-only file system: the job ended after %.1f s, before its first step" % (time.time() - began))
 
 
 if __name__ == "__main__":
