@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import time
 import unittest
@@ -113,19 +114,28 @@ class Resume(ProgramTest):
         run("train", **dict(LONG, max_steps=6, output_dir=out, per_device_train_batch_size=4, logging_steps=2))
 
     def test_damaged_checkpoint_falls_back(self):
-        out = self.path("run")
-        process = start("train", **dict(LONG, output_dir=out))
-        wait_for_step(process, out, 20)
-        kill_all(process, out)
-        last = os.path.join(out, "fold-0", "last.h5")
-        with open(last, "r+b") as f:
-            f.seek(os.path.getsize(last) // 2)
+        """A bit that has flipped, and a file that was cut short: the checkpoint before it is taken."""
+
+        def flip(f, size):
+            f.seek(size // 2)
             byte = f.read(1)
             f.seek(-1, 1)
             f.write(bytes([byte[0] ^ 16]))
-        done = run("train", **dict(LONG, output_dir=out))
-        self.assertIn("last.h5", done.stderr)
-        self.assertSameAsWhole(out, 1)
+
+        for what, damage in [("a bit flipped", flip), ("cut short", lambda f, size: f.truncate(size * 2 // 3))]:
+            out = self.path(what)
+            process = start("train", **dict(LONG, output_dir=out))
+            wait_for_step(process, out, 20)
+            kill_all(process, out)
+            reached, last = steps_done(out), os.path.join(out, "fold-0", "last.h5")
+            with open(last, "r+b") as f:
+                damage(f, os.path.getsize(last))
+            done = run("train", **dict(LONG, output_dir=out))
+            self.assertIn("last.h5", done.stderr)
+            self.assertSameAsWhole(out, 1)
+            (kept,) = re.findall(r"fold 0 continues after step (\d+)", done.stderr)
+            self.assertGreaterEqual(int(kept), reached - 2 * LONG["save_steps"])
+            print("last.h5, %s: killed at step %d, went on from step %s" % (what, reached, kept))
 
 
 if __name__ == "__main__":
