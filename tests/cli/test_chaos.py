@@ -27,6 +27,10 @@ def all_steps_done(out):
     return sum(steps_done(out, fold) for fold in range(FOLDS))
 
 
+def file_names(out, fold):
+    return sorted(n for n in os.listdir(os.path.join(out, "fold-%d" % fold)) if not n.endswith(".sha256"))
+
+
 # --- the moments: each says whether the directory is in it, while the run lives and after its death. What an earlier start
 # left does not count: a change of its inode `since` then does. ------------------------------------------------------
 
@@ -77,8 +81,10 @@ MOMENTS = dict(WRITING, **{CHANGE: between_folds})
 @unittest.skipIf(SANITIZED, "too slow with sanitizers")
 class Chaos(ProgramTest):
     def assertSameRun(self, out, whole):
+        """The same bits, and nothing left over."""
         for fold in range(FOLDS):
             self.assertEqual(fold_bits(out, fold), fold_bits(whole, fold))
+            self.assertEqual(file_names(out, fold), file_names(whole, fold))
         self.assertEqual(rows(os.path.join(out, "oof.csv")), rows(os.path.join(whole, "oof.csv")))
 
     def test_same_bits_after_all(self):

@@ -113,6 +113,19 @@ class Resume(ProgramTest):
         run("train", code=2, **dict(LONG, max_steps=6, output_dir=out, resume="never"))
         run("train", **dict(LONG, max_steps=6, output_dir=out, per_device_train_batch_size=4, logging_steps=2))
 
+    def test_what_a_kill_left_is_removed(self):
+        """Of a fold that is complete, and of one that is not: left-overs may be as large as all checkpoints together."""
+        out, options = self.path("run"), dict(LONG, folds=2, train_folds="all", max_steps=6)
+        run("train", **dict(options, output_dir=out))
+        names = [sorted(os.listdir(os.path.join(out, "fold-%d" % fold))) for fold in range(2)]
+        shutil.rmtree(os.path.join(out, "fold-1"))
+        os.makedirs(os.path.join(out, "fold-1"))
+        for left in ["fold-0/previous.h5", "fold-0/previous.h5.%s.sha256" % ("0" * 64), "fold-0/last.h5.tmp",
+                     "fold-1/best.h5.tmp", "fold-1/initial.h5.tmp"]:
+            shutil.copy(os.path.join(out, "fold-0", "last.h5"), os.path.join(out, left))
+        run("train", **dict(options, output_dir=out))
+        self.assertEqual([sorted(os.listdir(os.path.join(out, "fold-%d" % fold))) for fold in range(2)], names)
+
     def test_damaged_checkpoint_falls_back(self):
         """A bit that has flipped, and a file that was cut short: the checkpoint before it is taken."""
 
