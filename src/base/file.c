@@ -34,6 +34,12 @@ static fb3_status at_fault(int error)
     }
 }
 
+/* What the user is to do about it. */
+static const char *cure_of(int error)
+{
+    return at_fault(error) == FB3_INPUT ? "check the path and its permissions" : "check the file system and its space";
+}
+
 char *fb3_format(const char *format, ...)
 {
     char *text = NULL;
@@ -101,8 +107,8 @@ fb3_status fb3_file_publish(const char *temporary, const char *path)
                      strerror(errno));
     FB3_REQUIRE_GOTO(sync_path(temporary), done, FB3_FAILED, "cannot flush %s: %s; check the file system and its space",
                      temporary, strerror(errno));
-    FB3_REQUIRE_GOTO(rename(temporary, path) == 0, done, at_fault(errno), "cannot rename %s to %s: %s; check the path",
-                     temporary, path, strerror(errno));
+    FB3_REQUIRE_GOTO(rename(temporary, path) == 0, done, at_fault(errno), "cannot rename %s to %s: %s; %s", temporary,
+                     path, strerror(errno), cure_of(errno));
     renamed = true;
     /* Some network file systems have no fsync for folders and say EINVAL: their rename is durable by itself. */
     FB3_REQUIRE_GOTO(fsync(folder) == 0 || errno == EINVAL, done, FB3_FAILED,
@@ -132,8 +138,8 @@ fb3_status fb3_file_write(const char *path, const void *data, size_t bytes)
     char *temporary = fb3_file_temporary(path);
     FB3_REQUIRE(temporary, FB3_FAILED, "out of memory to write %s; free memory and run again", path);
     int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, FILE_MODE);
-    FB3_REQUIRE_GOTO(file >= 0, done, at_fault(errno), "cannot write %s: %s; check the path and its permissions", path,
-                     strerror(errno));
+    FB3_REQUIRE_GOTO(file >= 0, done, at_fault(errno), "cannot write %s: %s; %s", path, strerror(errno),
+                     cure_of(errno));
     status = write_all(file, path, data, bytes);
     /* Network file systems report a full disk as late as here. */
     if (close(file) != 0 && status == FB3_OK)
@@ -206,8 +212,8 @@ fb3_status fb3_folder_make(const char *path)
         /* EEXIST may be the work of another rank at the same moment, and is fine where a folder is there now. */
         int error = mkdir(partial, FOLDER_MODE) == 0 ? 0 : errno;
         if (error && !fb3_folder_exists(partial))
-            status = fb3_fail(at_fault(error), "cannot make the folder %s: %s; check the path and its permissions",
-                              partial, strerror(error));
+            status = fb3_fail(at_fault(error), "cannot make the folder %s: %s; %s", partial, strerror(error),
+                              cure_of(error));
         *end = kept;
     }
     free(partial);
@@ -235,8 +241,7 @@ fb3_status fb3_file_lock(const char *path, int seconds, int *lock)
     enum { TRIES_PER_SECOND = 10 };
     const struct timespec pause = {.tv_nsec = 1000 * 1000 * 1000 / TRIES_PER_SECOND};
     *lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, FILE_MODE);
-    FB3_REQUIRE(*lock >= 0, at_fault(errno), "cannot open %s: %s; check the path and its permissions", path,
-                strerror(errno));
+    FB3_REQUIRE(*lock >= 0, at_fault(errno), "cannot open %s: %s; %s", path, strerror(errno), cure_of(errno));
     int result = flock(*lock, LOCK_EX | LOCK_NB);
     for (int i = 0; result != 0 && errno == EWOULDBLOCK && i < seconds * TRIES_PER_SECOND; i++) {
         nanosleep(&pause, NULL);

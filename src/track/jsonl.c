@@ -28,7 +28,8 @@ static fb3_status write_event(fb3_tracker *tracker, json_t *event)
     FB3_REQUIRE(line, FB3_FAILED, "%s: out of memory for an event", jsonl->path);
     bool written = fputs(line, jsonl->file) >= 0 && fputc('\n', jsonl->file) != EOF && fflush(jsonl->file) == 0;
     free(line);
-    FB3_REQUIRE(written, FB3_FAILED, "cannot write %s: %s", jsonl->path, strerror(errno));
+    FB3_REQUIRE(written, FB3_FAILED, "cannot write %s: %s; check the file system and its space", jsonl->path,
+                strerror(errno));
     return FB3_OK;
 }
 
@@ -164,7 +165,8 @@ fb3_status fb3_tracker_open_jsonl(fb3_tracker **tracker, const char *directory, 
     if (resume_step == 0) remove(jsonl->path); /* nothing was kept: the run begins again */
     if (fb3_file_exists(jsonl->path)) FB3_TRY_GOTO(keep_until(jsonl->path, resume_step), failed);
     jsonl->file = fopen(jsonl->path, "a");
-    FB3_REQUIRE_GOTO(jsonl->file, failed, FB3_FAILED, "cannot write %s: %s", jsonl->path, strerror(errno));
+    FB3_REQUIRE_GOTO(jsonl->file, failed, FB3_FAILED, "cannot write %s: %s; check its permissions and the file system",
+                     jsonl->path, strerror(errno));
     *tracker = &jsonl->base;
     return FB3_OK;
 failed:

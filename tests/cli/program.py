@@ -102,7 +102,7 @@ def pid_of_rank(out, rank):
 
 
 def kill_all(process, out):
-    """kill -9 of the launcher and of every rank: mpirun's ranks are no longer in its process group."""
+    """kill -9 of the launcher and of every rank: mpirun's ranks are no longer in its process group. What was printed."""
     os.killpg(process.pid, signal.SIGKILL)
     while pids_of(out):
         for pid in pids_of(out):
@@ -110,7 +110,7 @@ def kill_all(process, out):
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-    process.communicate()
+    return process.communicate()
 
 
 def events(run_directory, fold=0, kind=None):
@@ -161,6 +161,13 @@ def weights_digest(checkpoint):
         return hashlib.sha256(b"".join(n.encode() + tensors[n][2] for n in sorted(tensors))).hexdigest()
     finally:
         shutil.rmtree(folder)
+
+
+def fold_bits(out, fold):
+    """All of a fold that depends on arithmetic: equal for two runs that did the same."""
+    folder = os.path.join(out, "fold-%d" % fold)
+    return (losses(out, fold), [e["eval_MCRMSE"] for e in events(out, fold, "eval")],
+            weights_digest(os.path.join(folder, "best.h5")), weights_digest(os.path.join(folder, "last.h5")))
 
 
 class ProgramTest(unittest.TestCase):

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import time
 import unittest
@@ -72,8 +73,10 @@ class Resume(ProgramTest):
         os.kill(max(ranks), signal.SIGKILL)
         began = time.time()
         process.communicate(timeout=30)
-        self.assertLess(time.time() - began, 10)
+        seconds = time.time() - began
+        self.assertLess(seconds, 10)
         self.assertNotEqual(process.returncode, 0)
+        print("a rank killed: the job ended after %.1f s" % seconds)
 
     def test_one_run_at_a_time(self):
         out = self.path("run")
@@ -112,20 +115,42 @@ class Resume(ProgramTest):
         run("train", code=2, **dict(LONG, max_steps=6, output_dir=out, resume="never"))
         run("train", **dict(LONG, max_steps=6, output_dir=out, per_device_train_batch_size=4, logging_steps=2))
 
+    def test_what_a_kill_left_is_removed(self):
+        """Of a fold that is complete, and of one that is not: left-overs may be as large as all checkpoints together."""
+        out, options = self.path("run"), dict(LONG, folds=2, train_folds="all", max_steps=6)
+        run("train", **dict(options, output_dir=out))
+        names = [sorted(os.listdir(os.path.join(out, "fold-%d" % fold))) for fold in range(2)]
+        shutil.rmtree(os.path.join(out, "fold-1"))
+        os.makedirs(os.path.join(out, "fold-1"))
+        for left in ["fold-0/previous.h5", "fold-0/previous.h5.%s.sha256" % ("0" * 64), "fold-0/last.h5.tmp",
+                     "fold-1/best.h5.tmp", "fold-1/initial.h5.tmp"]:
+            shutil.copy(os.path.join(out, "fold-0", "last.h5"), os.path.join(out, left))
+        run("train", **dict(options, output_dir=out))
+        self.assertEqual([sorted(os.listdir(os.path.join(out, "fold-%d" % fold))) for fold in range(2)], names)
+
     def test_damaged_checkpoint_falls_back(self):
-        out = self.path("run")
-        process = start("train", **dict(LONG, output_dir=out))
-        wait_for_step(process, out, 20)
-        kill_all(process, out)
-        last = os.path.join(out, "fold-0", "last.h5")
-        with open(last, "r+b") as f:
-            f.seek(os.path.getsize(last) // 2)
+        """A bit that has flipped, and a file that was cut short: the checkpoint before it is taken."""
+
+        def flip(f, size):
+            f.seek(size // 2)
             byte = f.read(1)
             f.seek(-1, 1)
             f.write(bytes([byte[0] ^ 16]))
-        done = run("train", **dict(LONG, output_dir=out))
-        self.assertIn("last.h5", done.stderr)
-        self.assertSameAsWhole(out, 1)
+
+        for what, damage in [("a bit flipped", flip), ("cut short", lambda f, size: f.truncate(size * 2 // 3))]:
+            out = self.path(what)
+            process = start("train", **dict(LONG, output_dir=out))
+            wait_for_step(process, out, 20)
+            kill_all(process, out)
+            reached, last = steps_done(out), os.path.join(out, "fold-0", "last.h5")
+            with open(last, "r+b") as f:
+                damage(f, os.path.getsize(last))
+            done = run("train", **dict(LONG, output_dir=out))
+            self.assertIn("last.h5", done.stderr)
+            self.assertSameAsWhole(out, 1)
+            (kept,) = re.findall(r"fold 0 continues after step (\d+)", done.stderr)
+            self.assertGreaterEqual(int(kept), reached - 2 * LONG["save_steps"])
+            print("last.h5, %s: killed at step %d, went on from step %s" % (what, reached, kept))
 
 
 if __name__ == "__main__":

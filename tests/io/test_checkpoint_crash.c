@@ -175,6 +175,7 @@ static void flipped_bits_are_seen_by_the_hash(void **state)
         flip(path, data, bytes, next_random(&random) % (8 * bytes));
         assert_refused(read_all(path), "does not have the content of its hash file");
     }
+    print_message("%d of %d flipped bits were refused\n", flips, flips);
     write_file(path, data, bytes);
     assert_ok(read_all(path));
     free(data);
@@ -213,6 +214,7 @@ static void truncated_without_a_hash(void **state)
         write_file(scratch_path("cut.h5"), data, bytes * i / CUTS);
         assert_refused(read_all(scratch_path("cut.h5")), "cut.h5");
     }
+    print_message("%d of %d files that were cut short were refused\n", CUTS, CUTS);
     free(data);
 }
 
