@@ -47,15 +47,12 @@ void fb3_patience_pause(const fb3_patience *patience)
     nanosleep(&(struct timespec){.tv_nsec = (long)(nap * 1e9)}, NULL);
 }
 
-/* Settings that Open MPI reads from the environment in MPI_Init; what the user has set stays.
- * - An idle rank gives its core away inside blocking calls too (start, windows, end): ranks that outnumber the cores
- *   take milliseconds for each of them otherwise, and the library cannot always tell that they do.
- * - Rabenseifner's all-reduce moves each byte twice, whatever the number of ranks. The default for in-place sums is a
- *   tree, which was half as fast with two ranks on one node. */
+/* A setting that Open MPI reads from the environment in MPI_Init; what the user has set stays.
+ *   An idle rank gives its core away inside blocking calls too (start, windows, end): ranks that outnumber the cores
+ *   take milliseconds for each of them otherwise, and the library cannot always tell that they do. */
 static void prepare_environment(void)
 {
     setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
-    setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "3", 0);
 }
 
 static long environment_number(const char *name)
@@ -245,11 +242,7 @@ fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, const char *
     snprintf(mine.device, sizeof mine.device, "%s", device);
     snprintf(mine.device_id, sizeof mine.device_id, "%s", device_id);
     info[comm->rank] = mine;
-    if (comm->size > 1) {
-        MPI_Request request;
-        FB3_MPI(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, info, (int)sizeof mine, MPI_BYTE, comm->all, &request));
-        FB3_TRY(fb3_comm_complete(comm, &request, "table of ranks"));
-    }
+    FB3_TRY(fb3_comm_share_table(comm, info, sizeof mine, "table of ranks"));
     number_nodes(info, comm->size);
     return FB3_OK;
 }
