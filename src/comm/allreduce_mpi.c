@@ -159,18 +159,18 @@ static void keep_buffers_in_the_heap(void)
 
 /* Rabenseifner's all-reduce moves each byte twice, whatever the number of ranks. The default for in-place sums is a
  * tree, which was half as fast with two ranks on one node. Open MPI has one setting for all non-blocking all-reduces,
- * and with this one those of an element or two, which the library itself makes for every new communicator, go once
- * around a ring of all ranks; so it is set when there are communicators enough. Another library has no such variable:
- * its default does. What the user has set stays. */
+ * and with this one those of an element, of which the library itself makes several for every new communicator, go
+ * around a ring of all ranks (measured: 12 x ranks messages of each rank for two communicators). So it is set here,
+ * when there are communicators enough; but that takes 0.2 s, as the library looks at all of its plugins again, so few
+ * ranks have it from the start (comm.c). Another library has no such variable: its default does. What the user has set
+ * stays. */
 static void choose_algorithm(void)
 {
-    static const char NAME[] = "coll_libnbc_iallreduce_algorithm";
-    enum { RABENSEIFNER = 3 };
-    int provided, index, count, value = RABENSEIFNER;
+    int provided, index, count, value = atoi(FB3_RABENSEIFNER);
     MPI_T_cvar_handle handle;
-    if (getenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm")) return;
+    if (getenv("OMPI_MCA_" FB3_IALLREDUCE_ALGORITHM)) return;
     if (MPI_T_init_thread(MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return;
-    if (MPI_T_cvar_get_index(NAME, &index) == MPI_SUCCESS &&
+    if (MPI_T_cvar_get_index(FB3_IALLREDUCE_ALGORITHM, &index) == MPI_SUCCESS &&
         MPI_T_cvar_handle_alloc(index, NULL, &handle, &count) == MPI_SUCCESS) {
         if (count == 1) (void)MPI_T_cvar_write(handle, &value);
         (void)MPI_T_cvar_handle_free(&handle);

@@ -47,18 +47,21 @@ void fb3_patience_pause(const fb3_patience *patience)
     nanosleep(&(struct timespec){.tv_nsec = (long)(nap * 1e9)}, NULL);
 }
 
-/* A setting that Open MPI reads from the environment in MPI_Init; what the user has set stays.
- *   An idle rank gives its core away inside blocking calls too (start, windows, end): ranks that outnumber the cores
- *   take milliseconds for each of them otherwise, and the library cannot always tell that they do. */
-static void prepare_environment(void)
-{
-    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
-}
-
 static long environment_number(const char *name)
 {
     const char *text = getenv(name);
     return text ? strtol(text, NULL, 10) : 0;
+}
+
+/* Settings that Open MPI reads from the environment in MPI_Init; what the user has set stays.
+ * - An idle rank gives its core away inside blocking calls too (start, windows, end): ranks that outnumber the cores
+ *   take milliseconds for each of them otherwise, and the library cannot always tell that they do.
+ * - The algorithm of the gradients, where mpirun says that the ranks are few (allreduce_mpi.c tells why only there). */
+static void prepare_environment(void)
+{
+    long ranks = environment_number("OMPI_COMM_WORLD_SIZE");
+    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+    if (ranks > 1 && ranks <= FB3_FEW_RANKS) setenv("OMPI_MCA_" FB3_IALLREDUCE_ALGORITHM, FB3_RABENSEIFNER, 0);
 }
 
 /* A launcher that this MPI library does not understand starts N processes that each believe to be alone, and N

@@ -24,6 +24,11 @@ struct fb3_comm {
     struct fb3_node_windows *windows; /* NULL where the node has one rank: plain memory then */
 };
 
+/* Open MPI's variable for the algorithm of all its non-blocking all-reduces, and the value that suits gradients. */
+#define FB3_IALLREDUCE_ALGORITHM "coll_libnbc_iallreduce_algorithm"
+#define FB3_RABENSEIFNER         "3"
+enum { FB3_FEW_RANKS = 4 };
+
 /* Sets the error text "<call>: <MPI's own words> ..." and returns FB3_FAILED. */
 fb3_status fb3_mpi_failed(int code, const char *call);
 
@@ -63,8 +68,8 @@ fb3_status fb3_comm_complete(fb3_comm *comm, MPI_Request *request, const char *w
 
 /* Short collectives (short.c): under the watchdog, in ceil(log2 ranks) messages of each rank.
  * _table: `table` [size of comm->all][row_bytes] has this rank's row, and then all of them.
- * _best: `mine` [bytes] of every rank in one; `keep(mine, theirs, bytes)` keeps the better of the two, in whatever order
- * and however often it is called. */
+ * _best: `mine` [bytes] of every rank in one; `keep(mine, theirs, bytes)` keeps the better of the two, in whatever
+ * order and however often it is called. */
 fb3_status fb3_comm_share_table(fb3_comm *comm, void *table, size_t row_bytes, const char *what);
 fb3_status fb3_comm_share_best(fb3_comm *comm, MPI_Comm channel, void *mine, size_t bytes,
                                void (*keep)(void *mine, const void *theirs, size_t bytes), const char *what);
