@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CALLS = 32, FILES = 8192, PATH_BYTES = 512 };
+enum { CALLS = 32, FILES = 8192, PATH_BYTES = 512, SUMS = 4096 };
 
 static struct {
     const char *name;
@@ -22,6 +22,8 @@ static struct {
     long count;
 } files[FILES];
 static int files_known;
+static int sums[SUMS];
+static int sums_known;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* the I/O worker opens files, too */
 
 static void count_call(const char *name)
@@ -66,9 +68,13 @@ COUNTED(Ibcast, (void *data, int count, MPI_Datatype type, int root, MPI_Comm co
         (data, count, type, root, comm, request))
 COUNTED(Allreduce, (const void *from, void *to, int count, MPI_Datatype type, MPI_Op op, MPI_Comm comm),
         (from, to, count, type, op, comm))
-COUNTED(Iallreduce,
-        (const void *from, void *to, int count, MPI_Datatype type, MPI_Op op, MPI_Comm comm, MPI_Request *request),
-        (from, to, count, type, op, comm, request))
+int MPI_Iallreduce(const void *from, void *to, int count, MPI_Datatype type, MPI_Op op, MPI_Comm comm,
+                   MPI_Request *request)
+{
+    count_call("Iallreduce");
+    if (sums_known < SUMS) sums[sums_known++] = count;
+    return PMPI_Iallreduce(from, to, count, type, op, comm, request);
+}
 COUNTED(Allgather,
         (const void *from, int sent, MPI_Datatype out, void *to, int received, MPI_Datatype in, MPI_Comm comm),
         (from, sent, out, to, received, in, comm))
@@ -98,6 +104,7 @@ static void write_counts(int rank)
     if (!out) return;
     for (int i = 0; i < CALLS && calls[i].name; i++) fprintf(out, "%s %ld\n", calls[i].name, calls[i].count);
     for (int i = 0; i < known; i++) fprintf(out, "open %ld %s\n", files[i].count, files[i].path);
+    for (int i = 0; i < sums_known; i++) fprintf(out, "sum %d\n", sums[i]);
     fclose(out);
 }
 
