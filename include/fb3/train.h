@@ -56,6 +56,8 @@ fb3_status fb3_profile_begin(fb3_session *session);
 fb3_status fb3_session_prepare(fb3_session *session, fb3_dataset **dataset, const fb3_strings *sources,
                                const char *h5_path, const fb3_tokenizer *tokenizer, int max_length, bool labelled,
                                int64_t max_samples);
+/* start_model.c: the root's tokenizer, whose model file has `bytes` bytes, on every rank. */
+fb3_status fb3_session_share_tokenizer(fb3_session *session, fb3_tokenizer **tokenizer, size_t bytes);
 /* The library versions that `io` and `data` were built with, for callers that must not see HDF5's headers. */
 const char *fb3_h5_version(void);
 /* JSON object with the versions of the program and its libraries. Caller frees. */
@@ -156,7 +158,8 @@ typedef struct fb3_run {
     fb3_tokenizer *tokenizer;
     fb3_dataset *data, *validation; /* validation NULL unless there is a validation_file */
     fb3_vocabulary vocabulary;
-    fb3_hf_dir *hf; /* NULL for a random start */
+    bool pretrained; /* not a random start */
+    fb3_hf_dir *hf;  /* on the ranks that read weights, where there are any to read */
     fb3_model_config model;
     fb3_param_table *table;
     char weights_sha256[FB3_SHA256_HEX];
@@ -183,12 +186,20 @@ fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session);
 void fb3_run_close(fb3_run *run);
 /* The run.yaml of a run directory, for the caller to free; *text is NULL where there is none. Local. */
 fb3_status fb3_run_yaml_read(const char *run_directory, char **text);
-/* The weights that every fold starts from, the same on all ranks. `weights` is allocated. */
-fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights);
 /* "<output_dir>/fold-<k>", or a file in it when name is not NULL. Caller frees. */
 char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name);
 /* --dry_run: the resolved configuration, steps, memory, disk and an estimate of the time, on standard output. */
 fb3_status fb3_run_print_plan(fb3_run *run);
+
+/* --- start_model.c: what is read of the model a run starts from, and by whom ---------------------------------------
+ */
+
+/* The shape and the tokenizer, on every rank. */
+fb3_status fb3_run_open_model(fb3_run *run);
+/* weights_sha256, by the first rank of each group; all of them must see the same file. Nothing for a random start. */
+fb3_status fb3_run_identify_weights(fb3_run *run);
+/* The weights that every fold starts from. `weights` is allocated. On the first rank of a group. Local. */
+fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights);
 
 /* --- disk.c ------------------------------------------------------------------------------------------------------- */
 

@@ -5,7 +5,7 @@
  * ranges alone, never from timing, so the same run gives the same bits, and every rank gets the same ones (a test
  * says so).
  *
- * Measured with 100 MB on two ranks of one node: 4 MB pieces, four in flight, Rabenseifner's algorithm (comm.c), 5.7
+ * Measured with 100 MB on two ranks of one node: 4 MB pieces, four in flight, Rabenseifner's algorithm, 5.7
  * GB/s; more bytes in flight run out of the cache and into page faults of the library's own buffers (16 MB pieces 3.4
  * GB/s, one piece 3.0 GB/s). MPI does not move on by itself: poll() does. */
 #include "comm_internal.h"
@@ -157,12 +157,35 @@ static void keep_buffers_in_the_heap(void)
     mallopt(M_TRIM_THRESHOLD, 2 * IN_FLIGHT_BYTES);
 }
 
+/* Rabenseifner's all-reduce moves each byte twice, whatever the number of ranks. The default for in-place sums is a
+ * tree, which was half as fast with two ranks on one node. Open MPI has one setting for all non-blocking all-reduces,
+ * and with this one those of an element, of which the library itself makes several for every new communicator, go
+ * around a ring of all ranks (measured: 12 x ranks messages of each rank for two communicators). So it is set here,
+ * when there are communicators enough; but that takes 0.2 s, as the library looks at all of its plugins again, so few
+ * ranks have it from the start (comm.c). Another library has no such variable: its default does. What the user has set
+ * stays. */
+static void choose_algorithm(void)
+{
+    int provided, index, count, value = atoi(FB3_RABENSEIFNER);
+    MPI_T_cvar_handle handle;
+    if (getenv("OMPI_MCA_" FB3_IALLREDUCE_ALGORITHM)) return;
+    if (MPI_T_init_thread(MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return;
+    if (MPI_T_cvar_get_index(FB3_IALLREDUCE_ALGORITHM, &index) == MPI_SUCCESS &&
+        MPI_T_cvar_handle_alloc(index, NULL, &handle, &count) == MPI_SUCCESS) {
+        if (count == 1) (void)MPI_T_cvar_write(handle, &value);
+        (void)MPI_T_cvar_handle_free(&handle);
+    }
+    MPI_T_finalize();
+}
+
 static fb3_status open_channel(mpi_reducer *reducer)
 {
     MPI_Request request;
     keep_buffers_in_the_heap();
     FB3_MPI(MPI_Comm_idup(reducer->comm->all, &reducer->channel, &request));
-    return fb3_comm_complete(reducer->comm, &request, "channel of the gradients");
+    FB3_TRY(fb3_comm_complete(reducer->comm, &request, "channel of the gradients"));
+    choose_algorithm();
+    return FB3_OK;
 }
 
 fb3_status fb3_reducer_create_mpi(fb3_reducer **reducer, fb3_comm *comm)

@@ -42,9 +42,7 @@ static fb3_status find_neighbours(fb3_comm *comm, const cpu_set_t *allowed, int 
     neighbourhood *mine = &all[comm->rank];
     kernel_identity(comm, mine->kernel, sizeof mine->kernel);
     mine->allowed = *allowed;
-    MPI_Request request;
-    FB3_MPI_GOTO(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, all, (int)sizeof *all, MPI_BYTE, comm->all, &request), done);
-    FB3_TRY_GOTO(fb3_comm_complete(comm, &request, "division of the cores"), done);
+    FB3_TRY_GOTO(fb3_comm_share_table(comm, all, sizeof *all, "division of the cores"), done);
     for (int r = 0; r < comm->size; r++) {
         if (r == comm->rank || strcmp(all[r].kernel, mine->kernel) != 0) continue;
         if (!CPU_EQUAL(&all[r].allowed, &mine->allowed)) continue;

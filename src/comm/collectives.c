@@ -13,23 +13,27 @@
 /* MPI counts are int, so large transfers go in pieces. */
 enum { PIECE_BYTES = 1 << 26, PIECE_FLOATS = PIECE_BYTES / (int)sizeof(float) };
 
-enum { GATHER_TAG = 1 };
-
 enum { STATUS_TEXT_BYTES = 2048 };
+
+int fb3_comm_wait_all(MPI_Request *requests, int count)
+{
+    fb3_patience patience = fb3_patience_begin();
+    int done = 0, code = MPI_SUCCESS;
+    while (!done && code == MPI_SUCCESS) {
+        code = MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE);
+        if (!done) fb3_patience_pause(&patience);
+    }
+    return code;
+}
 
 fb3_status fb3_comm_complete(fb3_comm *comm, MPI_Request *request, const char *what)
 {
     double begin = fb3_trace_begin();
     fb3_watchdog_begin(comm->watchdog, FB3_WATCH_PEERS, what, FB3_WATCH_NO_STEP);
-    fb3_patience patience = fb3_patience_begin();
-    int done = 0, code = MPI_SUCCESS;
-    while (!done && code == MPI_SUCCESS) {
-        code = MPI_Test(request, &done, MPI_STATUS_IGNORE);
-        if (!done) fb3_patience_pause(&patience);
-    }
+    int code = fb3_comm_wait_all(request, 1);
     fb3_watchdog_end(comm->watchdog);
     fb3_trace_end(begin, "communication", what, NULL, 0);
-    if (code != MPI_SUCCESS) return fb3_fail_context(fb3_mpi_failed(code, "MPI_Test"), "%s", what);
+    if (code != MPI_SUCCESS) return fb3_fail_context(fb3_mpi_failed(code, "MPI_Testall"), "%s", what);
     return FB3_OK;
 }
 
@@ -60,9 +64,8 @@ fb3_status fb3_comm_sum_double(fb3_comm *comm, double *x, int count, const char 
     fb3_status status = FB3_OK;
     double *all = malloc((size_t)comm->size * (size_t)count * sizeof *all); // [size, count]
     FB3_REQUIRE(all, FB3_FAILED, "%s: out of memory; free memory and run again", what);
-    MPI_Request request;
-    FB3_MPI_GOTO(MPI_Iallgather(x, count, MPI_DOUBLE, all, count, MPI_DOUBLE, comm->all, &request), done);
-    FB3_TRY_GOTO(fb3_comm_complete(comm, &request, what), done);
+    memcpy(all + (size_t)comm->rank * (size_t)count, x, (size_t)count * sizeof *x);
+    FB3_TRY_GOTO(fb3_comm_share_table(comm, all, (size_t)count * sizeof *all, what), done);
     for (int i = 0; i < count; i++) {
         double sum = all[i];
         for (int r = 1; r < comm->size; r++) sum += all[(size_t)r * (size_t)count + (size_t)i];
@@ -73,12 +76,18 @@ done:
     return status;
 }
 
+static void keep_larger(void *mine, const void *theirs, size_t bytes)
+{
+    int64_t *x = mine;
+    const int64_t *y = theirs;
+    for (size_t i = 0; i < bytes / sizeof *x; i++)
+        if (y[i] > x[i]) x[i] = y[i];
+}
+
 fb3_status fb3_comm_max_int64(fb3_comm *comm, int64_t *x, int count, const char *what)
 {
     if (comm->size == 1 || count == 0) return FB3_OK;
-    MPI_Request request;
-    FB3_MPI(MPI_Iallreduce(MPI_IN_PLACE, x, count, MPI_INT64_T, MPI_MAX, comm->all, &request));
-    return fb3_comm_complete(comm, &request, what);
+    return fb3_comm_share_best(comm, comm->all, x, (size_t)count * sizeof *x, keep_larger, what);
 }
 
 static fb3_status receive_floats(fb3_comm *comm, float *x, int64_t count, int from, const char *what)
@@ -86,7 +95,7 @@ static fb3_status receive_floats(fb3_comm *comm, float *x, int64_t count, int fr
     for (int64_t at = 0; at < count; at += PIECE_FLOATS) {
         int piece = (int)(count - at < PIECE_FLOATS ? count - at : PIECE_FLOATS);
         MPI_Request request;
-        FB3_MPI(MPI_Irecv(x + at, piece, MPI_FLOAT, from, GATHER_TAG, comm->all, &request));
+        FB3_MPI(MPI_Irecv(x + at, piece, MPI_FLOAT, from, FB3_TAG_GATHER, comm->all, &request));
         FB3_TRY(fb3_comm_complete(comm, &request, what));
     }
     return FB3_OK;
@@ -97,7 +106,7 @@ static fb3_status send_floats(fb3_comm *comm, const float *x, int64_t count, int
     for (int64_t at = 0; at < count; at += PIECE_FLOATS) {
         int piece = (int)(count - at < PIECE_FLOATS ? count - at : PIECE_FLOATS);
         MPI_Request request;
-        FB3_MPI(MPI_Isend(x + at, piece, MPI_FLOAT, to, GATHER_TAG, comm->all, &request));
+        FB3_MPI(MPI_Isend(x + at, piece, MPI_FLOAT, to, FB3_TAG_GATHER, comm->all, &request));
         FB3_TRY(fb3_comm_complete(comm, &request, what));
     }
     return FB3_OK;
@@ -142,17 +151,25 @@ static int severity(fb3_status status)
     return level;
 }
 
+typedef struct outcome {
+    int severity, rank;
+} outcome;
+
+/* Of equals, the lowest rank. */
+static void keep_worse(void *mine, const void *theirs, size_t bytes)
+{
+    outcome *a = mine;
+    const outcome *b = theirs;
+    (void)bytes;
+    if (b->severity > a->severity || (b->severity == a->severity && b->rank < a->rank)) *a = *b;
+}
+
 fb3_status fb3_comm_worst(fb3_comm *comm, MPI_Comm channel, fb3_status mine, const char *what, int *rank)
 {
-    struct {
-        int severity, rank;
-    } worst = {.severity = severity(mine)};
-    MPI_Request request;
+    outcome worst = {.severity = severity(mine)};
     if (rank) *rank = -1;
     FB3_MPI(MPI_Comm_rank(channel, &worst.rank));
-    FB3_MPI(
-        MPI_Iallreduce(MPI_IN_PLACE, &worst, 1, MPI_2INT, MPI_MAXLOC, channel, &request)); /* of equals, the lowest */
-    FB3_TRY(fb3_comm_complete(comm, &request, what));
+    FB3_TRY(fb3_comm_share_best(comm, channel, &worst, sizeof worst, keep_worse, what));
     if (worst.severity == severity(FB3_OK)) return FB3_OK;
     if (rank) *rank = worst.rank;
     return share_status(comm, channel, worst.rank, mine, what);

@@ -47,21 +47,21 @@ void fb3_patience_pause(const fb3_patience *patience)
     nanosleep(&(struct timespec){.tv_nsec = (long)(nap * 1e9)}, NULL);
 }
 
-/* Settings that Open MPI reads from the environment in MPI_Init; what the user has set stays.
- * - An idle rank gives its core away inside blocking calls too (start, windows, end): ranks that outnumber the cores
- *   take milliseconds for each of them otherwise, and the library cannot always tell that they do.
- * - Rabenseifner's all-reduce moves each byte twice, whatever the number of ranks. The default for in-place sums is a
- *   tree, which was half as fast with two ranks on one node. */
-static void prepare_environment(void)
-{
-    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
-    setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "3", 0);
-}
-
 static long environment_number(const char *name)
 {
     const char *text = getenv(name);
     return text ? strtol(text, NULL, 10) : 0;
+}
+
+/* Settings that Open MPI reads from the environment in MPI_Init; what the user has set stays.
+ * - An idle rank gives its core away inside blocking calls too (start, windows, end): ranks that outnumber the cores
+ *   take milliseconds for each of them otherwise, and the library cannot always tell that they do.
+ * - The algorithm of the gradients, where mpirun says that the ranks are few (allreduce_mpi.c tells why only there). */
+static void prepare_environment(void)
+{
+    long ranks = environment_number("OMPI_COMM_WORLD_SIZE");
+    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+    if (ranks > 1 && ranks <= FB3_FEW_RANKS) setenv("OMPI_MCA_" FB3_IALLREDUCE_ALGORITHM, FB3_RABENSEIFNER, 0);
 }
 
 /* A launcher that this MPI library does not understand starts N processes that each believe to be alone, and N
@@ -245,11 +245,7 @@ fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, const char *
     snprintf(mine.device, sizeof mine.device, "%s", device);
     snprintf(mine.device_id, sizeof mine.device_id, "%s", device_id);
     info[comm->rank] = mine;
-    if (comm->size > 1) {
-        MPI_Request request;
-        FB3_MPI(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, info, (int)sizeof mine, MPI_BYTE, comm->all, &request));
-        FB3_TRY(fb3_comm_complete(comm, &request, "table of ranks"));
-    }
+    FB3_TRY(fb3_comm_share_table(comm, info, sizeof mine, "table of ranks"));
     number_nodes(info, comm->size);
     return FB3_OK;
 }

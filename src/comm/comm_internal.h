@@ -24,6 +24,11 @@ struct fb3_comm {
     struct fb3_node_windows *windows; /* NULL where the node has one rank: plain memory then */
 };
 
+/* Open MPI's variable for the algorithm of all its non-blocking all-reduces, and the value that suits gradients. */
+#define FB3_IALLREDUCE_ALGORITHM "coll_libnbc_iallreduce_algorithm"
+#define FB3_RABENSEIFNER         "3"
+enum { FB3_FEW_RANKS = 4 };
+
 /* Sets the error text "<call>: <MPI's own words> ..." and returns FB3_FAILED. */
 fb3_status fb3_mpi_failed(int code, const char *call);
 
@@ -52,8 +57,22 @@ typedef struct fb3_patience {
 fb3_patience fb3_patience_begin(void);
 void fb3_patience_pause(const fb3_patience *patience);
 
+/* What messages between two ranks are about; collectives of MPI have none. */
+enum { FB3_TAG_GATHER = 1, FB3_TAG_STOP, FB3_TAG_SHORT };
+
+/* Waits for requests, patiently and without a deadline of its own; MPI's code. */
+int fb3_comm_wait_all(MPI_Request *requests, int count);
+
 /* Waits for one request under the watchdog. */
 fb3_status fb3_comm_complete(fb3_comm *comm, MPI_Request *request, const char *what);
+
+/* Short collectives (short.c): under the watchdog, in ceil(log2 ranks) messages of each rank.
+ * _table: `table` [size of comm->all][row_bytes] has this rank's row, and then all of them.
+ * _best: `mine` [bytes] of every rank in one; `keep(mine, theirs, bytes)` keeps the better of the two, in whatever
+ * order and however often it is called. */
+fb3_status fb3_comm_share_table(fb3_comm *comm, void *table, size_t row_bytes, const char *what);
+fb3_status fb3_comm_share_best(fb3_comm *comm, MPI_Comm channel, void *mine, size_t bytes,
+                               void (*keep)(void *mine, const void *theirs, size_t bytes), const char *what);
 
 /* Collective over `channel`: every rank gets the worst status of any, as fb3_comm_agree() ranks them, with its error
  * text; `*rank` (may be NULL) is whose it was, -1 where all is well. */

@@ -7,8 +7,6 @@
 
 #include <stdlib.h>
 
-enum { STOP_TAG = 2 };
-
 typedef struct fb3_comm_group {
     fb3_comm *world;
     int number, groups;
@@ -22,9 +20,8 @@ static fb3_status find_first_ranks(fb3_comm_group *group, int number)
     int *numbers = malloc((size_t)world->size * sizeof *numbers);
     FB3_REQUIRE(numbers, FB3_FAILED, "out of memory for the groups of ranks");
     fb3_status status = FB3_OK;
-    MPI_Request request;
-    FB3_MPI_GOTO(MPI_Iallgather(&number, 1, MPI_INT, numbers, 1, MPI_INT, world->all, &request), done);
-    FB3_TRY_GOTO(fb3_comm_complete(world, &request, "groups of ranks"), done);
+    numbers[world->rank] = number;
+    FB3_TRY_GOTO(fb3_comm_share_table(world, numbers, sizeof *numbers, "groups of ranks"), done);
     for (int r = world->size - 1; r >= 0; r--) group->first[numbers[r]] = r;
 done:
     free(numbers);
@@ -103,7 +100,7 @@ fb3_status fb3_comm_tell_stop(fb3_comm *group)
     for (int other = 0; other < g->groups; other++) {
         MPI_Request request;
         if (other == g->number) continue;
-        FB3_MPI(MPI_Isend(NULL, 0, MPI_BYTE, g->first[other], STOP_TAG, g->world->all, &request));
+        FB3_MPI(MPI_Isend(NULL, 0, MPI_BYTE, g->first[other], FB3_TAG_STOP, g->world->all, &request));
         FB3_MPI(MPI_Request_free(&request)); /* nothing to keep until it has arrived */
     }
     return FB3_OK;
@@ -115,9 +112,9 @@ fb3_status fb3_comm_stop_told(fb3_comm *comm, bool *told)
     int arrived = g && comm->rank == 0;
     while (arrived) {
         MPI_Status message;
-        FB3_MPI(MPI_Iprobe(MPI_ANY_SOURCE, STOP_TAG, g->world->all, &arrived, &message));
+        FB3_MPI(MPI_Iprobe(MPI_ANY_SOURCE, FB3_TAG_STOP, g->world->all, &arrived, &message));
         if (!arrived) break;
-        FB3_MPI(MPI_Recv(NULL, 0, MPI_BYTE, message.MPI_SOURCE, STOP_TAG, g->world->all, MPI_STATUS_IGNORE));
+        FB3_MPI(MPI_Recv(NULL, 0, MPI_BYTE, message.MPI_SOURCE, FB3_TAG_STOP, g->world->all, MPI_STATUS_IGNORE));
         g->stop_heard = true;
     }
     *told = g && g->stop_heard;

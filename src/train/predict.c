@@ -16,19 +16,6 @@ typedef struct announcement {
     size_t spm_bytes;
 } announcement;
 
-static fb3_status share_tokenizer(fb3_session *session, fb3_model_file *file, size_t bytes)
-{
-    size_t own_bytes;
-    const void *own = session->root ? fb3_tokenizer_model(file->info.tokenizer, &own_bytes) : NULL;
-    char *copy = malloc(bytes + 1);
-    FB3_REQUIRE(copy, FB3_FAILED, "out of memory for the tokenizer");
-    if (own) memcpy(copy, own, bytes);
-    fb3_status status = fb3_comm_broadcast(session->comm, copy, bytes, 0, "tokenizer");
-    if (status == FB3_OK && !session->root) status = fb3_tokenizer_open_memory(&file->info.tokenizer, copy, bytes);
-    free(copy);
-    return status;
-}
-
 /* Opens a model on the root and tells all ranks about it. */
 static fb3_status open_everywhere(fb3_session *session, fb3_model_file *file, const char *path)
 {
@@ -42,7 +29,7 @@ static fb3_status open_everywhere(fb3_session *session, fb3_model_file *file, co
     info->model = about.model;
     info->targets = about.targets;
     info->max_length = about.max_length;
-    return share_tokenizer(session, file, about.spm_bytes);
+    return fb3_session_share_tokenizer(session, &info->tokenizer, about.spm_bytes);
 }
 
 /* The data set of the CSV for a model; made again only when the tokenizer or the length differ. */

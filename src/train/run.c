@@ -34,58 +34,6 @@ char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name)
     return path;
 }
 
-/* --- model -------------------------------------------------------------------------------------------------------- */
-
-static fb3_status open_model(fb3_run *run)
-{
-    const fb3_config *config = run->config;
-    const char *tokenizer = config->tokenizer;
-    if (config->model_name_or_path) {
-        char *directory;
-        FB3_TRY(fb3_hf_find(config->model_name_or_path, config->model_revision, &directory));
-        fb3_status status = fb3_hf_open(&run->hf, directory);
-        free(directory);
-        FB3_TRY(status);
-        run->model = run->hf->model;
-        if (!tokenizer) tokenizer = run->hf->directory;
-    } else {
-        FB3_REQUIRE(config->model_preset, FB3_INPUT,
-                    "no model: set model_name_or_path to a Hugging Face directory or hub name, or model_preset with "
-                    "init: random to start from random weights");
-        FB3_REQUIRE(tokenizer, FB3_INPUT,
-                    "a random start needs a tokenizer: set tokenizer to a directory with spm.model");
-    }
-    FB3_TRY(fb3_tokenizer_open(&run->tokenizer, tokenizer));
-    if (run->hf) return FB3_OK;
-    return fb3_model_config_preset(&run->model, config->model_preset, fb3_tokenizer_vocabulary(run->tokenizer));
-}
-
-/* Only the first rank of a group reads weights, so only it has to see the right ones. */
-static fb3_status identify_weights(fb3_run *run)
-{
-    const fb3_session *session = run->session;
-    if (!run->hf) return FB3_OK;
-    fb3_status mine = session->root ? fb3_hf_weights_sha256(run->hf, run->weights_sha256) : FB3_OK;
-    FB3_TRY(fb3_comm_agree(session->comm, mine, "reading the weights"));
-    FB3_TRY(fb3_comm_broadcast(session->comm, run->weights_sha256, FB3_SHA256_HEX, 0, "hash of the weights"));
-    return fb3_comm_check_same(session->world, run->weights_sha256, "weights");
-}
-
-fb3_status fb3_run_starting_weights(const fb3_run *run, fb3_weights *weights)
-{
-    bool has_head = true;
-    uint64_t seed = (uint64_t)run->config->seed;
-    FB3_TRY(fb3_weights_alloc(weights, run->table));
-    if (run->hf) {
-        FB3_TRY(fb3_hf_load_weights(run->hf, run->table, weights, &has_head));
-        if (!has_head) fb3_weights_random_head(weights, run->table, seed);
-    } else {
-        fb3_weights_random(weights, run->table, seed);
-    }
-    fb3_weights_gather_word(weights, run->table, run->vocabulary.active);
-    return FB3_OK;
-}
-
 /* --- data and folds ----------------------------------------------------------------------------------------------- */
 
 static fb3_status need_train_file(const fb3_config *config)
@@ -418,11 +366,11 @@ static fb3_status open_run(fb3_run *run, char **stored_text, fb3_config *stored)
     FB3_TRY(read_stored(run, stored_text));
     if (*stored_text) FB3_TRY(adopt_stored(run, *stored_text, stored));
     FB3_TRY(fb3_session_open_backend(session));
-    FB3_TRY(open_model(run));
+    FB3_TRY(fb3_run_open_model(run));
     FB3_TRY(open_data(run));
     FB3_TRY(make_folds(run));
     FB3_TRY(fb3_run_form_groups(run));
-    FB3_TRY(identify_weights(run));
+    FB3_TRY(fb3_run_identify_weights(run));
     FB3_TRY(allocate_rows(run));
     FB3_TRY(resolve_batch(run, *stored_text == NULL));
     FB3_TRY(fb3_param_table_create(&run->table, &run->model, run->vocabulary.count, run->data->targets));

@@ -30,7 +30,7 @@ class Network:
     name: str
     node: float  # bytes/s that leave a node in one direction, as NCCL reaches them
     hop: float  # seconds that a hop between nodes takes beyond NCCL's table, which is InfiniBand's
-    control: float  # seconds that a step of a small MPI collective takes between nodes, A
+    control: float  # seconds that a message of a short collective takes between nodes, A
     note: str
 
 
@@ -41,7 +41,7 @@ NETWORKS = [
     Network("Ethernet", 0.9 * 12.5e9, 25e-6, 20e-6, "one 100 Gb/s Ethernet card a node of 8 GPUs: 0.9 of 12.5 GB/s, 25 us more a hop "
             "through TCP (A)"),
 ]
-CONTROL_IN_NODE = 1e-6  # A: a step of a small MPI collective within a node
+CONTROL_IN_NODE = 1e-6  # A: a message of a short collective within a node
 
 
 def nodes_of(gpus):
@@ -77,6 +77,6 @@ def all_reduce(nbytes, gpus, network):
 
 
 def control(gpus, network):
-    """A small collective of the host: recursive doubling, within nodes and between them."""
-    nodes = nodes_of(gpus)
-    return 2 * (math.ceil(math.log2(gpus / nodes)) * CONTROL_IN_NODE + math.ceil(math.log2(nodes)) * network.control)
+    """A short collective of the host (src/comm/short.c): ceil(log2 ranks) rounds, in each of which somebody's message
+    leaves its node where there are several."""
+    return math.ceil(math.log2(gpus)) * (CONTROL_IN_NODE if nodes_of(gpus) == 1 else network.control)

@@ -72,8 +72,8 @@ def ranges_part():
                      "%.1f" % (sum(r) / 1e6), percent(r[-1] / sum(r))])
     return "\n".join([
         "## What is summed", "",
-        "Ranges of the gradient in the order of posting, by formula from the shape (`--check`: equal to the counts of DESIGN 4, and for "
-        "base to the 86,069,766 parameters that `fb3-dist train --dry_run` prints for the sample's 800 rows). fp32; %d active rows of the "
+        "Ranges of the gradient in the order of posting, by formula from the shape. `--check --build DIR`, which is a test, holds the "
+        "formula against the published counts, the program's own table of all presets, and the sums of real steps. fp32; %d active rows of the "
         "word table (M)." % shapes.ACTIVE_ROWS, "",
         table(["model", "ranges", "head MB", "layers MB", "last range MB", "all MB", "share of the last range"], rows)])
 
@@ -216,7 +216,7 @@ def assumptions_part(gpu):
         "- NCCL: its own cost model's latencies and shares (P: src/graph/tuning.cc); NVLink %.0f GB/s of 450 (P); NVLink SHARP left out." %
         (network.NVLINK / 1e9),
         *["- %s: %s." % (net.name, net.note) for net in NETWORKS],
-        "- Nodes of %d GPUs. A control collective takes %.0f us a step within a node, %s between (A); the host takes %.0f us from a step to "
+        "- Nodes of %d GPUs. A short collective takes ceil(log2 ranks) messages of %.0f us within a node, %s between (A); the host takes %.0f us from a step to "
         "the next (A)." % (network.GPUS_A_NODE, 1e6 * network.CONTROL_IN_NODE, ", ".join(
             "%.1f us (%s)" % (1e6 * net.control, net.name) for net in NETWORKS), 1e6 * HOST_TURN),
         "- Sums beside compute slow it by %.2f: 16 of 132 multiprocessors (A)." % OVERLAP_SLOWS,
