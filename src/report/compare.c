@@ -110,10 +110,7 @@ static void section_compared_training(page *p, const comparison *c)
     svg_legend_begin(p);
     for (int i = 0; i < c->runs; i++) svg_legend_line(p, i, c->run[i].directory);
     svg_legend_end(p);
-    page_markup(p, "<div class=\"grid\">\n");
-    draw_evaluations(p, c->line, c->lines, NAN);
-    for (int i = 0; i < CURVE_COUNT; i++) draw_curve(p, &CURVES[i], c->line, c->lines);
-    page_markup(p, "</div>\n");
+    draw_training(p, c->line, c->lines, NAN);
     page_section_end(p);
 }
 
@@ -121,11 +118,12 @@ static void section_compared_training(page *p, const comparison *c)
 
 static void section_compared_time(page *p, const comparison *c)
 {
-    static const char *const HEAD[] = {"run", "samples per second", "last start", "ranks", "peak memory", "device"};
+    static const char *const HEAD[] = {"run", "samples per second", "last start", "ranks", "peak memory"};
     page_section_begin(p, "time", "Time and memory");
     page_table_begin(p, "Speed of the steps, and the last start of each run from beginning to end");
     page_head_begin(p);
     for (size_t i = 0; i < sizeof HEAD / sizeof *HEAD; i++) page_head(p, HEAD[i]);
+    page_head_text(p, "device");
     page_head_end(p);
     for (int i = 0; i < c->runs; i++) {
         const run_report *r = &c->run[i];
@@ -210,7 +208,7 @@ static void section_differences(page *p, const comparison *c)
     page_table_begin(p, "Keys that differ");
     page_head_begin(p);
     page_head(p, "key");
-    for (int i = 0; i < c->runs; i++) page_head(p, c->run[i].directory);
+    for (int i = 0; i < c->runs; i++) page_head_text(p, c->run[i].directory);
     page_head_end(p);
     for (int i = 0; i < c->runs; i++) rows += write_differences(p, c, i);
     page_table_end(p);

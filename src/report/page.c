@@ -206,8 +206,9 @@ void page_table_begin(page *p, const char *caption)
     page_markup(
         p, "<div class=\"wide\" role=\"region\" tabindex=\"0\" aria-labelledby=\"n%d\">\n<table><caption id=\"n%d\">",
         id, id);
+    page_markup(p, "<span>");
     page_text(p, caption);
-    page_markup(p, "</caption>\n");
+    page_markup(p, "</span></caption>\n");
 }
 
 void page_head_begin(page *p)
@@ -218,6 +219,13 @@ void page_head_begin(page *p)
 void page_head(page *p, const char *text)
 {
     page_markup(p, "<th scope=\"col\">");
+    page_text(p, text);
+    page_markup(p, "</th>");
+}
+
+void page_head_text(page *p, const char *text)
+{
+    page_markup(p, "<th scope=\"col\" class=\"t\">");
     page_text(p, text);
     page_markup(p, "</th>");
 }

@@ -49,6 +49,7 @@ void page_details_end(page *p);
 void page_table_begin(page *p, const char *caption);
 void page_head_begin(page *p);
 void page_head(page *p, const char *text);
+void page_head_text(page *p, const char *text); /* above page_cell_text() */
 void page_head_end(page *p);
 void page_row_begin(page *p, const char *name);
 void page_cell_number(page *p, double value, int decimals);

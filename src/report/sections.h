@@ -21,24 +21,14 @@ void section_lengths(page *p, const run_report *r);
 
 /* --- shared with the comparison of runs --------------------------------------------------------------------------- */
 
-/* A curve of several folds, of one run or of more. */
-typedef struct curve_kind {
-    int curve; /* CURVE_ */
-    const char *title, *axis, *note;
-    int decimals;
-    bool zero, log; /* how its axis may be */
-} curve_kind;
-extern const curve_kind CURVES[CURVE_COUNT];
-
 /* Lines to draw together. */
 typedef struct line_of {
     const fold_log *log;
     int index; /* of its colour */
     char name[64];
 } line_of;
-void draw_curve(page *p, const curve_kind *kind, const line_of *line, int lines);
-/* MCRMSE by epoch; `mean_predictor` NaN: no such line. */
-void draw_evaluations(page *p, const line_of *line, int lines, double mean_predictor);
+/* MCRMSE by epoch and the curves by step. `mean_predictor` NaN: not drawn. */
+void draw_training(page *p, const line_of *line, int lines, double mean_predictor);
 
 /* The throughput of a run as its folds' logs tell it: samples per second of a step, without evaluation. NaN: none. */
 double run_samples_per_second(const run_report *r);

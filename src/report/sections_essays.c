@@ -37,15 +37,16 @@ static void range_of_boxes(const boxes *b, double *low, double *high)
 
 static void draw_box(svg_chart *c, const boxes *b, int group)
 {
-    double q[QUANTILES], x = group_truth(b, group), half = 0.3 * b->truth_step;
+    double q[QUANTILES], truth = group_truth(b, group), half = 0.3 * b->truth_step;
+    double x = svg_x(c, truth), left = svg_x(c, truth - half / 2), right = svg_x(c, truth + half / 2);
     quantiles_of(b, group, q);
-    svg_segment(c, x, q[0], x, q[1], "whisker");
-    svg_segment(c, x, q[3], x, q[4], "whisker");
-    svg_segment(c, x - half / 2, q[0], x + half / 2, q[0], "whisker");
-    svg_segment(c, x - half / 2, q[4], x + half / 2, q[4], "whisker");
-    svg_bar(c, x - half, x + half, q[1], q[3], "box");
-    svg_segment(c, x - half, q[2], x + half, q[2], "median");
-    page_markup(c->page, "\n");
+    for (int i = 0; i < QUANTILES; i++) q[i] = svg_y(c, q[i]);
+    page_markup(c->page, "<path class=\"whisker\" d=\"M%.1f %.1fH%.1fM%.1f %.1fV%.1fM%.1f %.1fV%.1fM%.1f %.1fH%.1f\"/>",
+                left, q[0], right, x, q[0], q[1], x, q[3], q[4], left, q[4], right);
+    left = svg_x(c, truth - half);
+    right = svg_x(c, truth + half);
+    page_markup(c->page, "<path class=\"box\" d=\"M%.1f %.1fH%.1fV%.1fH%.1fZ\"/>", left, q[3], right, q[1], left);
+    page_markup(c->page, "<path class=\"median\" d=\"M%.1f %.1fH%.1f\"/>\n", left, q[2], right);
 }
 
 static void box_table(page *p, const boxes *b, const char *target)
@@ -116,32 +117,61 @@ static void predicted_against_true(page *p, const run_report *r)
 
 /* --- error by length ---------------------------------------------------------------------------------------------- */
 
-static double length_mcrmse(const tables *t, int bin)
+/* Neighbouring bins joined until they hold enough essays to say something. */
+typedef struct length_group {
+    int first, last; /* bins */
+    double n, middle, mcrmse;
+} length_group;
+
+static int bin_begin(int bin, int max_length)
 {
-    double sum = 0;
-    for (int y = 0; y < t->targets; y++) sum += sqrt(t->length_sse[bin][y] / t->length_n[bin]) / t->targets;
-    return t->length_n[bin] > 0 ? sum : NAN;
+    return bin ? length_edge(bin - 1, LENGTH_BINS, max_length) + 1 : 1;
 }
 
-static double length_middle(int bin, int max_length)
+static int bin_end(int bin, int max_length)
 {
     if (bin == LENGTH_BINS) return max_length;
-    return 0.5 *
-           ((bin ? length_edge(bin - 1, LENGTH_BINS, max_length) : 0) + length_edge(bin, LENGTH_BINS, max_length));
+    int end = length_edge(bin, LENGTH_BINS, max_length);
+    return end == max_length ? max_length - 1 : end;
 }
 
-static void length_name(char *name, size_t bytes, int bin, int max_length)
+static length_group group_of(const tables *t, int first, int last, int max_length)
 {
-    if (bin == LENGTH_BINS) {
-        snprintf(name, bytes, "%d (max_length)", max_length);
-    } else {
-        int high = length_edge(bin, LENGTH_BINS, max_length);
-        snprintf(name, bytes, "%d to %d", bin ? length_edge(bin - 1, LENGTH_BINS, max_length) + 1 : 1,
-                 high == max_length ? max_length - 1 : high);
+    length_group g = {.first = first, .last = last};
+    double position = 0;
+    for (int bin = first; bin <= last; bin++) {
+        double begin = bin == LENGTH_BINS ? max_length : bin_begin(bin, max_length);
+        g.n += t->length_n[bin];
+        position += t->length_n[bin] * (begin + bin_end(bin, max_length)) / 2;
     }
+    for (int y = 0; y < t->targets; y++) {
+        double sse = 0;
+        for (int bin = first; bin <= last; bin++) sse += t->length_sse[bin][y];
+        g.mcrmse += sqrt(sse / g.n) / t->targets;
+    }
+    g.middle = position / g.n;
+    return g;
 }
 
-static void length_error_table(page *p, const tables *t, int max_length)
+/* The bin of max_length stays alone, being of another kind. */
+static int length_groups(const tables *t, int max_length, length_group *group)
+{
+    double least = fmax(10, 0.01 * (t->rows - (double)t->without_length)), n = 0;
+    int count = 0, first = 0;
+    for (int bin = 0; bin < LENGTH_BINS; bin++) {
+        n += t->length_n[bin];
+        bool last = bin == LENGTH_BINS - 1;
+        if (n == 0 || (n < least && !last)) continue;
+        if (last && n < least && count > 0) first = group[--count].first; /* too few at the end join those before */
+        group[count++] = group_of(t, first, bin, max_length);
+        first = bin + 1;
+        n = 0;
+    }
+    if (t->length_n[LENGTH_BINS] > 0) group[count++] = group_of(t, LENGTH_BINS, LENGTH_BINS, max_length);
+    return count;
+}
+
+static void length_error_table(page *p, const length_group *group, int count, int max_length)
 {
     page_details_begin(p, "The same in numbers");
     page_table_begin(p, "MCRMSE by length");
@@ -150,57 +180,63 @@ static void length_error_table(page *p, const tables *t, int max_length)
     page_head(p, "Essays");
     page_head(p, "MCRMSE");
     page_head_end(p);
-    for (int bin = 0; bin <= LENGTH_BINS; bin++) {
+    for (int i = 0; i < count; i++) {
         char name[48];
-        if (t->length_n[bin] == 0) continue;
-        length_name(name, sizeof name, bin, max_length);
+        const length_group *g = &group[i];
+        if (g->first == LENGTH_BINS) {
+            snprintf(name, sizeof name, "%d (max_length)", max_length);
+        } else {
+            snprintf(name, sizeof name, "%d to %d", bin_begin(g->first, max_length), bin_end(g->last, max_length));
+        }
         page_row_begin(p, name);
-        page_cell_number(p, t->length_n[bin], 0);
-        page_cell_number(p, length_mcrmse(t, bin), 4);
+        page_cell_number(p, g->n, 0);
+        page_cell_number(p, g->mcrmse, 4);
         page_row_end(p);
     }
     page_table_end(p);
     page_details_end(p);
 }
 
-static void error_by_length(page *p, const run_report *r)
+static void draw_error_by_length(page *p, const run_report *r, const length_group *group, int count)
 {
-    const tables *t = &r->tables;
     int max_length = r->data.max_length;
-    double low = NAN, high = NAN, most = 0, x[LENGTH_BINS + 1], y[LENGTH_BINS + 1];
-    int n = 0;
-    for (int bin = 0; bin <= LENGTH_BINS; bin++) {
-        if (t->length_n[bin] == 0) continue;
-        x[n] = length_middle(bin, max_length);
-        y[n++] = length_mcrmse(t, bin);
-        low = fmin(low, y[n - 1]);
-        high = fmax(high, y[n - 1]);
-        most = fmax(most, t->length_n[bin]);
-    }
-    page_figure_begin(p, "Error by length of the essay",
-                      "A disc stands for the essays of that length: the more, the larger. The last one is those of "
-                      "max_length tokens, most of which were cut. Dashed: all essays.");
-    if (n == 0) {
-        page_markup(p, "<p>The lengths of the essays are not known.</p>\n");
-        page_figure_end(p);
-        return;
-    }
+    double all = tables_mcrmse(&r->tables, r->folds, -1), low = all, high = all, most = 0;
+    double x[LENGTH_BINS + 1], y[LENGTH_BINS + 1];
     char text[160];
-    double all = tables_mcrmse(t, r->folds, -1);
+    for (int i = 0; i < count; i++) {
+        x[i] = group[i].middle;
+        y[i] = group[i].mcrmse;
+        low = fmin(low, y[i]);
+        high = fmax(high, y[i]);
+        most = fmax(most, group[i].n);
+    }
     snprintf(text, sizeof text, "From %.4f to %.4f; all essays: %.4f. The table below has the numbers.", low, high,
              all);
     svg_chart c;
     svg_chart_begin(&c, p, "MCRMSE by length", text, (svg_scale){.low = 0, .high = max_length * 1.03},
-                    svg_scale_fit(fmin(low, all), fmax(high, all), false, false), "tokens", "MCRMSE");
+                    svg_scale_fit(low, high, false, false), "tokens", "MCRMSE");
     svg_rule(&c, all);
-    svg_line(&c, x, y, n, 0);
-    for (int bin = 0, i = 0; bin <= LENGTH_BINS; bin++) {
-        if (t->length_n[bin] == 0) continue;
-        svg_dot(&c, x[i], y[i], 2 + 6 * sqrt(t->length_n[bin] / most), bin == LENGTH_BINS ? 1 : 0);
-        i++;
+    svg_line(&c, x, y, count, 0);
+    for (int i = 0; i < count; i++) {
+        svg_dot(&c, x[i], y[i], 2 + 6 * sqrt(group[i].n / most), group[i].first == LENGTH_BINS ? 1 : 0);
     }
     svg_close(p);
-    length_error_table(p, t, max_length);
+}
+
+static void error_by_length(page *p, const run_report *r)
+{
+    length_group group[LENGTH_BINS + 1];
+    int max_length = r->data.max_length, count = max_length > 0 ? length_groups(&r->tables, max_length, group) : 0;
+    page_figure_begin(
+        p, "Error by length of the essay",
+        "A disc stands for the essays of about that length: the more, the larger. The last one is those of "
+        "max_length tokens, most of which were cut. Dashed: all essays.");
+    if (count == 0) {
+        page_markup(p, "<p>The lengths of the essays are not known.</p>\n");
+    } else {
+        draw_error_by_length(p, r, group, count);
+        length_error_table(p, group, count, max_length);
+    }
     page_figure_end(p);
 }
 
@@ -215,49 +251,73 @@ static double residual_correlation(const tables *t, int y, int z)
     return varies ? fmin(fmax(yz / sqrt(yy * zz), -1), 1) : NAN;
 }
 
-enum {
-    MATRIX_LEFT = 124,
-    MATRIX_TOP = 22,
-    MATRIX_WIDTH = SVG_WIDTH - MATRIX_LEFT - 8,
-    NAMED_TARGETS = 16,
-    PAIRS_LISTED = 12
-};
+enum { MATRIX_LEFT = 130, MATRIX_TOP = 22, MATRIX_LEVELS = 20, NAMED_TARGETS = 16, PAIRS_LISTED = 12 };
 
-static void matrix_cell(page *p, double r, double x, double y, double size, bool written)
+typedef struct matrix {
+    double left, size; /* of a cell, in units */
+    bool named, written;
+} matrix;
+
+static void name_row(page *p, const run_report *r, const matrix *m, int y)
+{
+    double middle = m->size * (y + 0.5);
+    page_markup(p, "<text class=\"x q\" x=\"%.1f\" y=\"%d\">%d</text>", m->left + middle, MATRIX_TOP - 6, y + 1);
+    page_markup(p, "<text class=\"y\" x=\"%.1f\" y=\"%.1f\">", m->left - 8, MATRIX_TOP + middle + 5);
+    page_text_cut(p, r->config.label_columns.item[y], 14);
+    page_markup(p, " <tspan class=\"q\">%d</tspan></text>\n", y + 1);
+}
+
+/* Cells of about the same correlation are one path: there may be two thousand. */
+static void fill_cells(page *p, const tables *t, const matrix *m, int level)
 {
     const double strongest = 0.6; /* a text on it still has contrast */
-    if (isfinite(r)) {
-        page_markup(p,
-                    "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill-opacity=\"%.2f\"/>",
-                    r < 0 ? "minus" : "plus", x, y, size - 1, size - 1, strongest * fabs(r));
+    bool any = false;
+    for (int y = 0; y < t->targets; y++) {
+        for (int z = 0; z < y; z++) {
+            double r = residual_correlation(t, y, z);
+            if (!isfinite(r) || (int)round(r * MATRIX_LEVELS) != level) continue;
+            if (!any) {
+                page_markup(p, "<path class=\"%s\" fill-opacity=\"%.2f\" d=\"", level < 0 ? "minus" : "plus",
+                            strongest * abs(level) / MATRIX_LEVELS);
+            }
+            any = true;
+            page_markup(p, "M%.1f %.1fh%.1fv%.1fh-%.1fz", m->left + m->size * z, MATRIX_TOP + m->size * y, m->size - 1,
+                        m->size - 1, m->size - 1);
+        }
     }
-    if (!written) return;
-    char text[PAGE_NUMBER_BYTES];
-    page_markup(p, "<text class=\"x\" x=\"%.1f\" y=\"%.1f\">%s</text>", x + size / 2, y + size / 2 + 4,
-                isfinite(r) ? (snprintf(text, sizeof text, "%.2f", r), text) : page_number(text, r, 2));
+    if (any) page_markup(p, "\"/>\n");
+}
+
+static void write_cells(page *p, const tables *t, const matrix *m, int y)
+{
+    for (int z = 0; z < y; z++) {
+        char text[PAGE_NUMBER_BYTES];
+        double r = residual_correlation(t, y, z);
+        if (isfinite(r)) {
+            snprintf(text, sizeof text, "%.2f", r);
+        } else {
+            page_number(text, r, 2);
+        }
+        page_markup(p, "<text class=\"x\" x=\"%.1f\" y=\"%.1f\">%s</text>", m->left + m->size * (z + 0.5),
+                    MATRIX_TOP + m->size * (y + 0.5) + 5, text);
+    }
 }
 
 static void draw_matrix(page *p, const run_report *r, const char *description)
 {
     const tables *t = &r->tables;
-    bool named = t->targets <= NAMED_TARGETS;
-    double left = named ? MATRIX_LEFT : 8, size = fmin((SVG_WIDTH - 8 - left) / t->targets, 44);
-    bool written = size >= 30;
-    svg_open(p, (int)(MATRIX_TOP + size * t->targets + 8), "Correlation of residuals", description);
+    matrix m = {.named = t->targets <= NAMED_TARGETS};
+    m.left = m.named ? MATRIX_LEFT : 8;
+    m.size = fmin((SVG_WIDTH - 8 - m.left) / t->targets, 44);
+    m.written = m.size >= 30;
+    svg_open(p, (int)(MATRIX_TOP + m.size * t->targets + 8), "Correlation of residuals", description);
     for (int y = 0; y < t->targets; y++) {
-        if (named) {
-            page_markup(p, "<text class=\"x q\" x=\"%.1f\" y=\"%d\">%d</text>", left + size * (y + 0.5), MATRIX_TOP - 6,
-                        y + 1);
-            page_markup(p, "<text class=\"y\" x=\"%.1f\" y=\"%.1f\">", left - 8, MATRIX_TOP + size * (y + 0.5) + 4);
-            page_text_cut(p, r->config.label_columns.item[y], 14);
-            page_markup(p, " <tspan class=\"q\">%d</tspan></text>\n", y + 1);
-        }
-        for (int z = 0; z < y; z++) {
-            matrix_cell(p, residual_correlation(t, y, z), left + size * z, MATRIX_TOP + size * y, size, written);
-        }
+        if (m.named) name_row(p, r, &m, y);
         page_markup(p, "<rect class=\"frame\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n",
-                    left + size * y, MATRIX_TOP + size * y, size - 1, size - 1);
+                    m.left + m.size * y, MATRIX_TOP + m.size * y, m.size - 1, m.size - 1);
     }
+    for (int level = -MATRIX_LEVELS; level <= MATRIX_LEVELS; level++) fill_cells(p, t, &m, level);
+    for (int y = 0; m.written && y < t->targets; y++) write_cells(p, t, &m, y);
     svg_close(p);
 }
 
@@ -293,7 +353,7 @@ static void pair_table(page *p, const run_report *r, const pair *list, int count
     page_table_begin(p, "Correlation of residuals");
     page_head_begin(p);
     page_head(p, "Targets");
-    page_head(p, "");
+    page_head_text(p, "");
     page_head(p, "Correlation");
     page_head_end(p);
     for (int i = 0; i < count && i < PAIRS_LISTED; i++) {
@@ -378,7 +438,7 @@ static void worst_essays(page *p, const run_report *r)
     page_head(p, "error");
     for (int y = 0; targets <= TARGET_COLUMNS && y < targets; y++) page_head(p, r->config.label_columns.item[y]);
     if (targets > TARGET_COLUMNS) {
-        page_head(p, "target");
+        page_head_text(p, "target");
         page_head(p, "scores");
     }
     page_head_end(p);

@@ -46,6 +46,8 @@ static fold_time time_of(const fold_log *log)
 
 /* --- head --------------------------------------------------------------------------------------------------------- */
 
+enum { SHOWN_FOLDS = 10 }; /* of more the table is folded up */
+
 static const char *model_name(const run_report *r)
 {
     return r->config.model_name_or_path ? r->config.model_name_or_path
@@ -96,7 +98,13 @@ static void fold_table(page *p, const run_report *r)
                                        "epoch", "last MCRMSE", "skipped"};
     page_table_begin(p, "Progress of the folds");
     page_head_begin(p);
-    for (size_t i = 0; i < sizeof HEAD / sizeof *HEAD; i++) page_head(p, HEAD[i]);
+    for (size_t i = 0; i < sizeof HEAD / sizeof *HEAD; i++) {
+        if (i == 1) {
+            page_head_text(p, HEAD[i]);
+        } else {
+            page_head(p, HEAD[i]);
+        }
+    }
     page_head_end(p);
     for (int k = 0; k < r->folds; k++)
         if (r->selected[k] || r->log[k].begun) fold_row(p, r, k);
@@ -203,7 +211,10 @@ void section_head(page *p, const run_report *r)
     page_markup(p, "</header>\n<main>\n");
     tiles(p, r);
     notes(p, r);
+    bool folded = r->folds > SHOWN_FOLDS;
+    if (folded) page_details_begin(p, "Progress of the folds");
     fold_table(p, r);
+    if (folded) page_details_end(p);
 }
 
 /* --- time and memory ---------------------------------------------------------------------------------------------- */
@@ -316,8 +327,10 @@ static void say_resources(page *p, const run_report *r)
         page_markup(p, "<p>The model has %s parameters; of its word table the %s rows are trained whose tokens occur.",
                     page_number(number, (double)log->parameters, 0),
                     page_number(rows, (double)log->active_vocabulary, 0));
-        page_markup(p, " The data set on disk has %s.</p>\n", page_bytes(bytes, size_of_file(r, -1, "data.h5")));
+        page_markup(p, "</p>\n");
     }
+    double data = size_of_file(r, -1, "data.h5");
+    if (isfinite(data)) page_markup(p, "<p>The data set on disk has %s.</p>\n", page_bytes(bytes, data));
     double seconds = json_number_value(json_object_get(r->summary, "seconds"));
     if (seconds > 0) {
         page_markup(p, "<p>From its last start to its scores the program took %s on %lld rank(s).</p>\n",
@@ -331,8 +344,13 @@ void section_time(page *p, const run_report *r)
     page_section_begin(p, "time", "Time and memory");
     say_resources(p, r);
     page_figure_begin(p, "Time of each fold",
-                      "Blue: optimizer steps, from the logged ones; orange: evaluations; grey: the rest, such as "
-                      "checkpoints. The rest is not known of a fold that was continued or has not ended.");
+                      "Steps are estimated from those that are logged. The rest is checkpoints and the like; it is not "
+                      "known of a fold that was continued or has not ended.");
+    svg_legend_begin(p);
+    svg_legend_area(p, "bar", "optimizer steps");
+    svg_legend_area(p, "cut", "evaluations");
+    svg_legend_area(p, "wait", "the rest");
+    svg_legend_end(p);
     draw_time(p, r);
     page_figure_end(p);
     time_table(p, r);
@@ -366,7 +384,7 @@ static void versions_table(page *p, const run_report *r)
     page_table_begin(p, "Versions, device and inputs");
     page_head_begin(p);
     page_head(p, "what");
-    page_head(p, "value");
+    page_head_text(p, "value");
     page_head_end(p);
     if (log) json_rows(p, log->versions);
     if (log && log->device) {

@@ -1,4 +1,4 @@
-/* The scores: the table that the program prints at the end, and the RMSE of each target as a chart. */
+/* The scores: as the table that the program prints at the end, and the RMSE of each target as a chart. */
 #include "sections.h"
 
 #include <math.h>
@@ -57,14 +57,14 @@ static void score_table(page *p, const run_report *r)
     page_head(p, "MCRMSE");
     for (int y = 0; y < r->tables.targets; y++) page_head(p, r->config.label_columns.item[y]);
     page_head_end(p);
+    score_row(p, r, "pooled", -1);
+    mean_predictor_row(p, r);
+    pearson_row(p, r);
     for (int k = 0; k < r->folds; k++) {
         char name[32];
         snprintf(name, sizeof name, "fold %d", k);
         if (r->tables.has[k]) score_row(p, r, name, k);
     }
-    score_row(p, r, "pooled", -1);
-    mean_predictor_row(p, r);
-    pearson_row(p, r);
     page_table_end(p);
 }
 
@@ -117,11 +117,11 @@ static void draw_row(const svg_chart *c, const run_report *r, int y)
     const tables *t = &r->tables;
     page *p = c->page;
     double model = svg_x(c, tables_rmse(t, r->folds, -1, y)), mean = svg_x(c, tables_mean_predictor(t, r->folds, y));
+    page_markup(p, "<path class=\"l c0\" d=\"");
     for (int k = 0; k < r->folds; k++) {
-        if (!t->has[k]) continue;
-        page_markup(p, "<path class=\"l c0\" d=\"M%.1f %.1fv8\"/>", svg_x(c, tables_rmse(t, r->folds, k, y)),
-                    row_middle(y) - 4);
+        if (t->has[k]) page_markup(p, "M%.1f %.1fv8", svg_x(c, tables_rmse(t, r->folds, k, y)), row_middle(y) - 4);
     }
+    page_markup(p, "\"/>");
     page_markup(p, "<path class=\"h\" d=\"M%.1f %.1fl6 6l-6 6l-6-6Z\"/>", mean, row_middle(y) - 6);
     page_markup(p, "<circle class=\"m c0\" cx=\"%.1f\" cy=\"%.1f\" r=\"5\"/>\n", model, row_middle(y));
 }

@@ -6,7 +6,14 @@
 
 enum { DESCRIBED_LINES = 6, DESCRIPTION_BYTES = 1200, LISTED_EVALUATIONS = 400 };
 
-const curve_kind CURVES[CURVE_COUNT] = {
+/* A curve of several folds. */
+typedef struct curve_kind {
+    int curve; /* CURVE_ */
+    const char *title, *axis, *note;
+    int decimals;
+    bool zero, log; /* how its axis may be */
+} curve_kind;
+static const curve_kind CURVES[CURVE_COUNT] = {
     [CURVE_LOSS] = {CURVE_LOSS, "Loss", "training loss",
                     "Of the whole global batch of each step, as loss_type defines it.", 4, true, true},
     [CURVE_RATE] = {CURVE_RATE, "Learning rate", "learning rate", "The rate that the step used.", -1, true, false},
@@ -63,24 +70,17 @@ static void curve_table(page *p, const curve_kind *kind, const line_of *line, in
 static void curve_note(char *text, size_t bytes, const curve_kind *kind, const line_of *line, int lines)
 {
     int64_t missing = 0;
-    bool thinned = false;
     for (int i = 0; i < lines; i++) {
         missing += line[i].log->curve[kind->curve].missing;
-        thinned |= series_is_thinned(&line[i].log->curve[kind->curve]);
     }
     int at = snprintf(text, bytes, "%s", kind->note);
-    if (thinned) {
-        at +=
-            snprintf(text + at, bytes - (size_t)at,
-                     " A line is the mean of neighbouring steps, its band reaches from their lowest to their highest.");
-    }
     if (missing > 0) {
         snprintf(text + at, bytes - (size_t)at, " Red crosses: %lld steps whose value was not finite.",
                  (long long)missing);
     }
 }
 
-void draw_curve(page *p, const curve_kind *kind, const line_of *line, int lines)
+static void draw_curve(page *p, const curve_kind *kind, const line_of *line, int lines)
 {
     char text[DESCRIPTION_BYTES];
     double low = NAN, high = NAN, last = NAN;
@@ -186,7 +186,7 @@ static void draw_evaluation_line(svg_chart *c, const evaluations *e, int index)
     svg_dot(c, e->best.epoch, e->best.mcrmse, 4.5, index);
 }
 
-void draw_evaluations(page *p, const line_of *line, int lines, double mean_predictor)
+static void draw_evaluations(page *p, const line_of *line, int lines, double mean_predictor)
 {
     double low = mean_predictor, high = mean_predictor, last = NAN;
     int64_t seen = 0;
@@ -225,6 +225,21 @@ void draw_evaluations(page *p, const line_of *line, int lines, double mean_predi
     page_figure_end(p);
 }
 
+void draw_training(page *p, const line_of *line, int lines, double mean_predictor)
+{
+    bool thinned = false;
+    for (int i = 0; i < lines; i++) thinned |= series_is_thinned(&line[i].log->curve[CURVE_LOSS]);
+    if (thinned) {
+        page_markup(
+            p, "<p class=\"note\">There are more steps than points: a line is the mean of neighbouring steps, and its "
+               "band reaches from the lowest of them to the highest.</p>\n");
+    }
+    page_markup(p, "<div class=\"grid\">\n");
+    draw_evaluations(p, line, lines, mean_predictor);
+    for (int c = 0; c < CURVE_COUNT; c++) draw_curve(p, &CURVES[c], line, lines);
+    page_markup(p, "</div>\n");
+}
+
 /* --- the section -------------------------------------------------------------------------------------------------- */
 
 static int lines_of_run(const run_report *r, line_of *line)
@@ -249,10 +264,7 @@ void section_training(page *p, const run_report *r)
         for (int i = 0; i < lines; i++) svg_legend_line(p, line[i].index, line[i].name);
         svg_legend_end(p);
     }
-    page_markup(p, "<div class=\"grid\">\n");
     double mean = tables_essays(&r->tables, r->folds) > 0 ? tables_mean_predictor_mcrmse(&r->tables, r->folds) : NAN;
-    draw_evaluations(p, line, lines, mean);
-    for (int c = 0; c < CURVE_COUNT; c++) draw_curve(p, &CURVES[c], line, lines);
-    page_markup(p, "</div>\n");
+    draw_training(p, line, lines, mean);
     page_section_end(p);
 }

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_TICKS = 12, LEFT = 50, RIGHT = 12, TOP = 10, BOTTOM = 42 };
+enum { MOST_TICKS = 12, LEFT = 56, RIGHT = 12, TOP = 10, BOTTOM = 42 };
 
 /* A scale is logarithmic when its values are this far apart. */
 #define FAR_APART 50.0
@@ -87,7 +87,9 @@ static int ticks(const svg_scale *s, double *tick, int most, double *step)
 static void tick_text(char *text, size_t bytes, double value, double step)
 {
     double size = fabs(value), fine = step > 0 ? step : size;
-    if (size >= 1e15 || (size > 0 && fine < 1e-3)) {
+    if (size <= 1e-9 * fine) {
+        snprintf(text, bytes, "0");
+    } else if (size >= 1e15 || (size > 0 && fine < 1e-3)) {
         int exponent = (int)floor(log10(size) + 1e-9);
         snprintf(text, bytes, "%.3ge%d", value / pow(10, exponent), exponent);
     } else if (size >= 1e4 || step >= 1e4) {
@@ -101,7 +103,7 @@ static void tick_text(char *text, size_t bytes, double value, double step)
         }
     } else {
         int decimals = fine < 1 ? (int)ceil(-log10(fine) - 1e-9) : 0;
-        snprintf(text, bytes, "%.*f", decimals, size < 1e-9 * fine ? 0.0 : value);
+        snprintf(text, bytes, "%.*f", decimals, value);
     }
 }
 
@@ -305,6 +307,16 @@ void svg_legend_line(page *p, int index, const char *text)
         "<li><svg class=\"key\" viewBox=\"0 0 28 10\" xmlns=\"http://www.w3.org/2000/svg\" aria-hidden=\"true\">"
         "<path class=\"l %s\" d=\"M0 5H28\"/></svg>",
         svg_class(index));
+    page_text(p, text);
+    page_markup(p, "</li>");
+}
+
+void svg_legend_area(page *p, const char *class, const char *text)
+{
+    page_markup(p,
+                "<li><svg class=\"key square\" viewBox=\"0 0 10 10\" xmlns=\"http://www.w3.org/2000/svg\" "
+                "aria-hidden=\"true\"><rect class=\"%s\" width=\"10\" height=\"10\"/></svg>",
+                class);
     page_text(p, text);
     page_markup(p, "</li>");
 }

@@ -45,13 +45,14 @@ void svg_line(svg_chart *c, const double *x, const double *y, int count, int ind
 void svg_dot(svg_chart *c, double x, double y, double radius, int index);
 /* A dashed line across, at y. */
 void svg_rule(svg_chart *c, double y);
-/* From (x0, y0) to (x1, y1) in values, clipped to the plot, of a class of ours. */
+/* From (x0, y0) to (x1, y1) in values, of a class of ours. */
 void svg_segment(svg_chart *c, double x0, double y0, double x1, double y1, const char *class);
 void svg_bar(svg_chart *c, double x0, double x1, double y0, double y1, const char *class);
 
 /* Keys of a chart's colours, as a list. */
 void svg_legend_begin(page *p);
 void svg_legend_line(page *p, int index, const char *text);
+void svg_legend_area(page *p, const char *class, const char *text); /* of a class of ours */
 void svg_legend_end(page *p);
 
 #endif

@@ -344,7 +344,9 @@ static fb3_status evaluate(fb3_fold_run *f)
         mine = fb3_track_eval(&f->writer.track, &record);
     }
     FB3_TRY(fb3_comm_agree(run->session->comm, mine, "recording the evaluation"));
-    return best ? keep_best(f) : FB3_OK;
+    if (best) FB3_TRY(keep_best(f));
+    fb3_run_page(run);
+    return FB3_OK;
 }
 
 /* On a stop signal: the state before the dropped step is written, and the program ends to be run again - so the
