@@ -1,6 +1,7 @@
 /* All trackers of a fold: each event goes to metrics.jsonl at once, and to the trackers of report_to by way of a queue.
  */
 #include "queue.h"
+#include "tensorboard.h"
 
 #include "fb3/log.h"
 
@@ -8,6 +9,7 @@
 
 /* A tracker is a row here. */
 static const fb3_tracker_kind KINDS[] = {
+    {"tensorboard", fb3_tracker_open_tensorboard},
     {NULL, NULL},
 };
 
