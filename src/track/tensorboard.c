@@ -9,6 +9,7 @@
 #include "crc32c.h"
 #include "fb3/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -297,6 +298,21 @@ static const fb3_tracker_ops TENSORBOARD = {
     .close = tensorboard_close,
 };
 
+#define FILE_PREFIX "events.out.tfevents."
+
+/* Event files of a start of which nothing was kept. */
+static void remove_files(const char *directory)
+{
+    DIR *entries = opendir(directory);
+    for (struct dirent *entry; entries && (entry = readdir(entries));) {
+        if (strncmp(entry->d_name, FILE_PREFIX, strlen(FILE_PREFIX)) != 0) continue;
+        char *path = fb3_path_join(directory, entry->d_name);
+        if (path) (void)remove(path);
+        free(path);
+    }
+    if (entries) (void)closedir(entries);
+}
+
 /* "events.out.tfevents.<seconds>.<host>.<process>": readers take the files of a directory in the order of their names.
  * Caller frees. */
 static char *file_name(const char *directory)
@@ -304,12 +320,12 @@ static char *file_name(const char *directory)
     char host[256] = "host";
     if (gethostname(host, sizeof host) != 0) strcpy(host, "host");
     host[sizeof host - 1] = 0;
-    return fb3_format("%s/events.out.tfevents.%010lld.%s.%d", directory, (long long)time(NULL), host, (int)getpid());
+    return fb3_format("%s/" FILE_PREFIX "%010lld.%s.%d", directory, (long long)time(NULL), host, (int)getpid());
 }
 
-/* At a fresh start what is there goes, too, configuration and all. */
 static fb3_status begin(tensorboard_tracker *t, const fb3_track_place *place)
 {
+    if (place->resume_step == 0) remove_files(place->directory);
     t->path = file_name(place->directory);
     FB3_REQUIRE(t->path, FB3_FAILED, "out of memory for TensorBoard's events");
     t->file = fopen(t->path, "wb");

@@ -32,7 +32,6 @@ def tensorboard(folder):
     """run -> {"scalars": tag -> [step, value, time], "texts": tag -> [step, text]}"""
     done = subprocess.run([ORACLE, "-c", READ, folder], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "out of order" not in done.stderr.lower(), done.stderr
     return json.loads(done.stdout)
 
 
