@@ -270,7 +270,7 @@ static void name_row(page *p, const run_report *r, const matrix *m, int y)
 /* Cells of about the same correlation are one path: there may be two thousand. */
 static void fill_cells(page *p, const tables *t, const matrix *m, int level)
 {
-    const double strongest = 0.6; /* a text on it still has contrast */
+    const double strongest = 0.45; /* a text on it still has contrast */
     bool any = false;
     for (int y = 0; y < t->targets; y++) {
         for (int z = 0; z < y; z++) {

@@ -173,6 +173,7 @@ static void draw_evaluation_line(svg_chart *c, const evaluations *e, int index)
     enum { MOST_DOTS = 40 };
     double x[EVALUATIONS_KEPT + 1], y[EVALUATIONS_KEPT + 1];
     int n = 0;
+    if (e->seen == 0) return;
     for (; n < e->count; n++) {
         x[n] = e->kept[n].epoch;
         y[n] = e->kept[n].mcrmse;
