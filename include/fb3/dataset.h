@@ -106,5 +106,7 @@ fb3_status fb3_dataset_id_range(const fb3_dataset *dataset, int64_t first, int64
 fb3_status fb3_dataset_verify(const fb3_dataset *dataset);
 /* The fold column, int8 [n], into caller's memory. Only when has_folds. */
 fb3_status fb3_dataset_read_folds(const fb3_dataset *dataset, int8_t *folds);
+/* What was noticed in the source when the data set was made. */
+fb3_status fb3_dataset_read_report(const fb3_dataset *dataset, fb3_dataset_report *report);
 
 #endif

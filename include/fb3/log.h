@@ -15,6 +15,13 @@ void fb3_log_group(int group);
 void fb3_log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void fb3_log_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Every line that is written, without its newline, is handed to `listener` too, on the thread that said it: one
+ * listener at a time, NULL: none. Lines that others write to a person (a progress bar's) are handed on by
+ * fb3_log_overhear(). */
+typedef void (*fb3_log_listener)(void *context, const char *line);
+void fb3_log_listen(fb3_log_listener listener, void *context);
+void fb3_log_overhear(const char *line);
+
 /* The last words of a process, from any rank: "fb3-dist: [rank 3 node07] what; what to do". The bracket is left out
  * in a world of one. */
 void fb3_log_error(const char *text);

@@ -1,6 +1,9 @@
 /* Keeping a record of a run. A tracker is a table of operations; metrics.jsonl is always there and is the truth, any
- * number of others may follow (report_to). Only the writer of a fold (group rank 0) has trackers. One that fails warns
- * once and is left out from then on: it never stops training - except metrics.jsonl, whose failure is an error. */
+ * number of others may follow (report_to). Only the writer of a fold (group rank 0) has trackers.
+ *
+ * metrics.jsonl is written at once, on the thread that trains: its failure is an error of the run. The others are
+ * opened, written and closed by a thread of their own behind a queue of bounded length. One that fails warns once and
+ * is left out from then on; one that cannot keep up loses steps, which metrics.jsonl has. Neither stops training. */
 #ifndef FB3_TRACK_H
 #define FB3_TRACK_H
 
@@ -44,15 +47,37 @@ typedef struct fb3_end_record {
     const char *best_model_checkpoint;
 } fb3_end_record;
 
+/* What `export --format torch` made of the fold's best.h5 when the fold was complete. */
+typedef struct fb3_model_record {
+    int fold;
+    int64_t step; /* of the best evaluation; of the last step where there was none */
+    double score; /* metric_for_best_model; NaN where nothing was evaluated */
+    const char *directory;
+} fb3_model_record;
+
+/* Where and of what a record is kept. It lives as long as the tracker. */
+typedef struct fb3_track_place {
+    const fb3_config *config; /* resolved; it does not change any more */
+    const char *directory;    /* of the fold: <output_dir>/fold-<k> */
+    int fold, folds;
+    int64_t resume_step; /* steps that are done; 0: a fresh start, whatever was there before is of no interest */
+} fb3_track_place;
+
 typedef struct fb3_tracker fb3_tracker;
+/* The records live until the call returns. `samples` of a step are metrics.jsonl's only. */
 typedef struct fb3_tracker_ops {
     const char *name;
-    fb3_status (*config)(fb3_tracker *tracker, const fb3_run_record *run);
+    fb3_status (*config)(fb3_tracker *tracker, const fb3_run_record *run); /* first, at every start and resume */
     fb3_status (*step)(fb3_tracker *tracker, const fb3_step_record *step);
     fb3_status (*eval)(fb3_tracker *tracker, const fb3_eval_record *eval);
     fb3_status (*artifact)(fb3_tracker *tracker, const fb3_checkpoint_record *checkpoint);
     fb3_status (*end)(fb3_tracker *tracker, const fb3_end_record *end);
-    void (*close)(fb3_tracker *tracker);
+    /* These two may be NULL. */
+    fb3_status (*model)(fb3_tracker *tracker, const fb3_model_record *model); /* after the end */
+    fb3_status (*console)(fb3_tracker *tracker, const char *line);            /* what a person was told, no newline */
+    /* How the fold was left: FB3_OK complete, FB3_STOPPED to be continued, else it failed. Frees the tracker; also
+     * called for one that has failed. */
+    void (*close)(fb3_tracker *tracker, fb3_status left);
 } fb3_tracker_ops;
 struct fb3_tracker {
     const fb3_tracker_ops *ops;
@@ -61,20 +86,25 @@ struct fb3_tracker {
 
 /* Opens <directory>/metrics.jsonl for appending; events of steps after `resume_step` (done again after a kill) are
  * dropped first, atomically, so that a reader sees each step once. resume_step 0: a fresh start. */
-fb3_status fb3_tracker_open_jsonl(fb3_tracker **tracker, const char *directory, int64_t resume_step);
+fb3_status fb3_tracker_open_jsonl(fb3_tracker **tracker, const fb3_track_place *place);
 
-/* All trackers of a fold: the same event to each. */
+/* All trackers of a fold: the same event to each. The texts of a record are copied where it has to wait; eval's
+ * `targets` are not, they are the configuration's. */
+typedef struct fb3_track_queue fb3_track_queue;
 typedef struct fb3_track {
-    fb3_tracker *tracker[4];
-    int count;
+    fb3_tracker *jsonl;
+    fb3_track_queue *others; /* NULL: there are none */
 } fb3_track;
-fb3_status fb3_track_open(fb3_track *track, const fb3_config *config, const char *directory, int64_t resume_step);
+fb3_status fb3_track_open(fb3_track *track, const fb3_track_place *place);
 fb3_status fb3_track_config(fb3_track *track, const fb3_run_record *run);
 fb3_status fb3_track_step(fb3_track *track, const fb3_step_record *step);
 fb3_status fb3_track_eval(fb3_track *track, const fb3_eval_record *eval);
 fb3_status fb3_track_artifact(fb3_track *track, const fb3_checkpoint_record *checkpoint);
 fb3_status fb3_track_end(fb3_track *track, const fb3_end_record *end);
-void fb3_track_close(fb3_track *track);
+/* To the others only. */
+void fb3_track_model(fb3_track *track, const fb3_model_record *model);
+/* Waits until the others have caught up, or have not moved for a minute. */
+void fb3_track_close(fb3_track *track, fb3_status left);
 
 /* --- the person at the terminal ----------------------------------------------------------------------------------- */
 

@@ -351,6 +351,15 @@ fb3_status fb3_trial_step(fb3_trial *trial, double *seconds);
  * pass of attention, position terms over the whole table. What is computed again is not counted. */
 double fb3_step_flops(const fb3_model_config *model, const int32_t *seq_start, int sequences);
 
+/* --- page.c: report.html ------------------------------------------------------------------------------------------ */
+
+/* After an evaluation: has the page made by the I/O worker of rank 0 of the world, if one is due. A failure is one
+ * warning. Local. */
+void fb3_run_page(const fb3_run *run);
+/* At the end of a run, or when it stops: makes the page at once, after the one that is under way. Local; the worker is
+ * idle otherwise. */
+void fb3_run_last_page(const fb3_run *run);
+
 /* --- verbs -------------------------------------------------------------------------------------------------------- */
 
 fb3_status fb3_train(fb3_session *session);

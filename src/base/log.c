@@ -16,6 +16,12 @@ static struct {
 
 static pthread_mutex_t line_lock = PTHREAD_MUTEX_INITIALIZER;
 
+static struct {
+    fb3_log_listener heard;
+    void *context;
+    pthread_mutex_t lock; /* recursive: a listener may have something to say itself */
+} listener = {.lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP};
+
 void fb3_log_identity(int rank, int size, const char *host)
 {
     identity.rank = rank;
@@ -33,12 +39,30 @@ void fb3_log_group(int group)
     snprintf(identity.group, sizeof identity.group, "group %d: ", group);
 }
 
+void fb3_log_listen(fb3_log_listener heard, void *context)
+{
+    pthread_mutex_lock(&listener.lock);
+    listener.heard = heard;
+    listener.context = context;
+    pthread_mutex_unlock(&listener.lock);
+}
+
+void fb3_log_overhear(const char *line)
+{
+    pthread_mutex_lock(&listener.lock);
+    if (listener.heard) listener.heard(listener.context, line);
+    pthread_mutex_unlock(&listener.lock);
+}
+
 static void write_line(const char *prefix, const char *text)
 {
+    char line[LINE_BYTES + HOST_BYTES + 128];
+    snprintf(line, sizeof line, "%s%s%s", prefix, identity.group, text);
     pthread_mutex_lock(&line_lock);
-    fprintf(stderr, "%s%s%s\n", prefix, identity.group, text);
+    fprintf(stderr, "%s\n", line);
     fflush(stderr);
     pthread_mutex_unlock(&line_lock);
+    fb3_log_overhear(line);
 }
 
 void fb3_log_info(const char *format, ...)

@@ -250,7 +250,7 @@ const fb3_option fb3_option_table[] = {
 
     /* output of a verb */
     {"output", .type = OPTION_TEXT, AT(output), .flags = OPTION_INVOCATION,
-     .section = SECTION_OUTPUT, .verbs = VERB_PREPARE | VERB_EXPORT, .holder = "PATH", .help = "prepare: the data set (unset: data.h5); export: the directory"},
+     .section = SECTION_OUTPUT, .verbs = VERB_PREPARE | VERB_EXPORT | VERB_REPORT, .holder = "PATH", .help = "prepare: the data set (unset: data.h5); export: the directory; report: the page"},
     {"output_file", .type = OPTION_TEXT, AT(output_file), .flags = OPTION_INVOCATION,
      .section = SECTION_OUTPUT, .verbs = VERB_PREDICT, .holder = "FILE", .help = "CSV of the predictions; unset: submission.csv"},
     {"per_fold", .type = OPTION_BOOLEAN, AT(per_fold), .fallback = "false", .flags = OPTION_INVOCATION,
@@ -298,7 +298,7 @@ const fb3_verb fb3_verb_table[] = {
     {"inspect", VERB_INSPECT, "PATH...", 1, ANY_NUMBER, false, false, true, "say what a file or directory is and show it"},
     {"doctor", VERB_DOCTOR, "", 0, 0, false, false, true, "what this build can do on this machine"},
     {"bench", VERB_BENCH, "", 0, 0, true, false, true, "measured speed of the parts against what this machine can do"},
-    {"report", VERB_REPORT, "RUN_DIR", 0, ANY_NUMBER, false, false, false, "a page about a run"},
+    {"report", VERB_REPORT, "[RUN_DIR]...", 0, ANY_NUMBER, false, false, true, "make a run's report.html again; of several runs, comparison.html with them side by side"},
     {"status", VERB_STATUS, "RUN_DIR", 0, ANY_NUMBER, false, false, false, "how far a run is"},
     {"compare", VERB_COMPARE, "RUN_DIR...", 0, ANY_NUMBER, false, false, false, "runs side by side"},
     {"ensemble", VERB_ENSEMBLE, "RUN_DIR...", 0, ANY_NUMBER, false, false, false, "weights for several runs"},

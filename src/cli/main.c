@@ -28,6 +28,7 @@ static const verb VERBS[] = {
     {.name = "export", .run = cmd_export},
     {.name = "inspect", .run = cmd_inspect},
     {.name = "doctor", .run = cmd_doctor},
+    {.name = "report", .run = cmd_report},
 };
 
 static const verb *find_verb(const char *name)

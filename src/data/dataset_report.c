@@ -66,6 +66,12 @@ done:
     return status;
 }
 
+fb3_status fb3_dataset_read_report(const fb3_dataset *dataset, fb3_dataset_report *report)
+{
+    *report = (fb3_dataset_report){0};
+    return fb3_dataset_report_read(dataset->file->file, report, dataset->targets);
+}
+
 void fb3_dataset_report_log(const fb3_dataset_report *report, const fb3_dataset_options *options)
 {
     fb3_log_info("%lld essays, %lld tokens%s", (long long)report->samples, (long long)report->total_tokens,

@@ -79,6 +79,7 @@ void fb3_progress_step(fb3_progress *progress, const fb3_step_record *step)
         fprintf(stderr, "\r\033[K%.*s", terminal_width() - 1, line);
     } else {
         fprintf(stderr, "%s\n", line);
+        fb3_log_overhear(line);
     }
     fflush(stderr);
     progress->drawn = true;
@@ -88,9 +89,12 @@ void fb3_progress_step(fb3_progress *progress, const fb3_step_record *step)
 void fb3_progress_eval(fb3_progress *progress, const fb3_eval_record *eval, bool best)
 {
     if (progress->quiet) return;
+    char line[256];
     erase(progress);
-    fprintf(stderr, "fold %d/%d  step %lld  epoch %.2f  MCRMSE %.4f%s\n", progress->fold + 1, progress->folds,
-            (long long)eval->step, eval->epoch, eval->scores->mcrmse, best ? "  (best)" : "");
+    snprintf(line, sizeof line, "fold %d/%d  step %lld  epoch %.2f  MCRMSE %.4f%s", progress->fold + 1, progress->folds,
+             (long long)eval->step, eval->epoch, eval->scores->mcrmse, best ? "  (best)" : "");
+    fprintf(stderr, "%s\n", line);
+    fb3_log_overhear(line);
 }
 
 void fb3_progress_end(fb3_progress *progress)

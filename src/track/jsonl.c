@@ -17,6 +17,7 @@ typedef struct jsonl_tracker {
     fb3_tracker base;
     char *path;
     FILE *file;
+    bool resumed; /* the run is described already */
 } jsonl_tracker;
 
 /* Takes the reference to `event`. */
@@ -48,6 +49,7 @@ static json_t *texts(const fb3_strings *strings)
 
 static fb3_status jsonl_config(fb3_tracker *tracker, const fb3_run_record *run)
 {
+    if (((jsonl_tracker *)tracker)->resumed) return FB3_OK;
     json_t *versions = json_loads(run->versions, 0, NULL);
     return write_event(tracker,
                        json_pack("{s:s, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:s}", "event", "run",
@@ -103,8 +105,9 @@ static fb3_status jsonl_end(fb3_tracker *tracker, const fb3_end_record *end)
                                  "best_model_checkpoint", end->best_model_checkpoint));
 }
 
-static void jsonl_close(fb3_tracker *tracker)
+static void jsonl_close(fb3_tracker *tracker, fb3_status left)
 {
+    (void)left; /* "end", or its absence, says it */
     jsonl_tracker *jsonl = (jsonl_tracker *)tracker;
     if (jsonl->file) fclose(jsonl->file);
     free(jsonl->path);
@@ -154,22 +157,23 @@ static fb3_status keep_until(const char *path, int64_t resume_step)
     return status;
 }
 
-fb3_status fb3_tracker_open_jsonl(fb3_tracker **tracker, const char *directory, int64_t resume_step)
+fb3_status fb3_tracker_open_jsonl(fb3_tracker **tracker, const fb3_track_place *place)
 {
     fb3_status status = FB3_OK;
     jsonl_tracker *jsonl = calloc(1, sizeof *jsonl);
     FB3_REQUIRE(jsonl, FB3_FAILED, "out of memory for metrics.jsonl");
     jsonl->base.ops = &JSONL;
-    jsonl->path = fb3_path_join(directory, "metrics.jsonl");
+    jsonl->resumed = place->resume_step > 0;
+    jsonl->path = fb3_path_join(place->directory, "metrics.jsonl");
     FB3_REQUIRE_GOTO(jsonl->path, failed, FB3_FAILED, "out of memory for metrics.jsonl");
-    if (resume_step == 0) remove(jsonl->path); /* nothing was kept: the run begins again */
-    if (fb3_file_exists(jsonl->path)) FB3_TRY_GOTO(keep_until(jsonl->path, resume_step), failed);
+    if (!jsonl->resumed) remove(jsonl->path); /* nothing was kept: the run begins again */
+    if (fb3_file_exists(jsonl->path)) FB3_TRY_GOTO(keep_until(jsonl->path, place->resume_step), failed);
     jsonl->file = fopen(jsonl->path, "a");
     FB3_REQUIRE_GOTO(jsonl->file, failed, FB3_FAILED, "cannot write %s: %s; check its permissions and the file system",
                      jsonl->path, strerror(errno));
     *tracker = &jsonl->base;
     return FB3_OK;
 failed:
-    jsonl_close(&jsonl->base);
+    jsonl_close(&jsonl->base, status);
     return status;
 }

@@ -1,56 +1,85 @@
-/* All trackers of a fold: each event goes to each of them. */
-#include "fb3/track.h"
+/* All trackers of a fold: each event goes to metrics.jsonl at once, and to the trackers of report_to by way of a queue.
+ */
+#include "queue.h"
+#include "tensorboard.h"
+
 #include "fb3/log.h"
 
-fb3_status fb3_track_open(fb3_track *track, const fb3_config *config, const char *directory, int64_t resume_step)
+#include <string.h>
+
+/* A tracker is a row here. */
+static const fb3_tracker_kind KINDS[] = {
+    {"tensorboard", fb3_tracker_open_tensorboard},
+    {NULL, NULL},
+};
+
+static bool wanted(const fb3_strings *report_to, const char *name)
 {
-    (void)config; /* report_to names the others; fb3_config_check_supported has refused them in this build */
+    for (int i = 0; i < report_to->count; i++)
+        if (strcmp(report_to->item[i], name) == 0) return true;
+    return false;
+}
+
+static fb3_status open_others(fb3_track *track, const fb3_track_place *place)
+{
+    const fb3_tracker_kind *kinds[sizeof KINDS / sizeof *KINDS];
+    int count = 0;
+    for (const fb3_tracker_kind *kind = KINDS; kind->name; kind++)
+        if (wanted(&place->config->report_to, kind->name)) kinds[count++] = kind;
+    return count > 0 ? fb3_track_queue_open(&track->others, place, kinds, count) : FB3_OK;
+}
+
+static void hear(void *context, const char *line)
+{
+    fb3_track_queue_put(context, FB3_TRACK_CONSOLE, line);
+}
+
+fb3_status fb3_track_open(fb3_track *track, const fb3_track_place *place)
+{
     *track = (fb3_track){0};
-    FB3_TRY(fb3_tracker_open_jsonl(&track->tracker[0], directory, resume_step));
-    track->count = 1;
+    FB3_TRY(fb3_tracker_open_jsonl(&track->jsonl, place));
+    FB3_TRY(open_others(track, place));
+    if (track->others) fb3_log_listen(hear, track->others);
     return FB3_OK;
 }
-
-/* metrics.jsonl is the first tracker; its failure is the run's. Any other is left out after its first failure. */
-static fb3_status settle(fb3_track *track, int index, fb3_status result)
-{
-    if (result == FB3_OK || index == 0) return result;
-    fb3_tracker *tracker = track->tracker[index];
-    tracker->failed = true;
-    fb3_log_warn("%s: %s; training goes on without it", tracker->ops->name, fb3_error_text());
-    return FB3_OK;
-}
-
-#define FOR_EACH_TRACKER(track, operation, record)                                                                     \
-    for (int i = 0; i < (track)->count; i++) {                                                                         \
-        fb3_tracker *tracker = (track)->tracker[i];                                                                    \
-        if (!tracker->failed) FB3_TRY(settle(track, i, tracker->ops->operation(tracker, record)));                     \
-    }                                                                                                                  \
-    return FB3_OK
 
 fb3_status fb3_track_config(fb3_track *track, const fb3_run_record *run)
 {
-    FOR_EACH_TRACKER(track, config, run);
+    fb3_track_queue_put(track->others, FB3_TRACK_CONFIG, run);
+    return track->jsonl->ops->config(track->jsonl, run);
 }
 fb3_status fb3_track_step(fb3_track *track, const fb3_step_record *step)
 {
-    FOR_EACH_TRACKER(track, step, step);
+    fb3_track_queue_put(track->others, FB3_TRACK_STEP, step);
+    return track->jsonl->ops->step(track->jsonl, step);
 }
 fb3_status fb3_track_eval(fb3_track *track, const fb3_eval_record *eval)
 {
-    FOR_EACH_TRACKER(track, eval, eval);
+    fb3_track_queue_put(track->others, FB3_TRACK_EVAL, eval);
+    return track->jsonl->ops->eval(track->jsonl, eval);
 }
 fb3_status fb3_track_artifact(fb3_track *track, const fb3_checkpoint_record *checkpoint)
 {
-    FOR_EACH_TRACKER(track, artifact, checkpoint);
+    fb3_track_queue_put(track->others, FB3_TRACK_ARTIFACT, checkpoint);
+    return track->jsonl->ops->artifact(track->jsonl, checkpoint);
 }
 fb3_status fb3_track_end(fb3_track *track, const fb3_end_record *end)
 {
-    FOR_EACH_TRACKER(track, end, end);
+    fb3_track_queue_put(track->others, FB3_TRACK_END, end);
+    return track->jsonl->ops->end(track->jsonl, end);
+}
+void fb3_track_model(fb3_track *track, const fb3_model_record *model)
+{
+    fb3_track_queue_put(track->others, FB3_TRACK_MODEL, model);
 }
 
-void fb3_track_close(fb3_track *track)
+void fb3_track_close(fb3_track *track, fb3_status left)
 {
-    for (int i = 0; i < track->count; i++) track->tracker[i]->ops->close(track->tracker[i]);
+    if (track->others) {
+        fb3_log_listen(NULL, NULL);
+        if (left != FB3_OK) fb3_track_queue_put(track->others, FB3_TRACK_CONSOLE, fb3_error_text());
+    }
+    fb3_track_queue_close(track->others, left);
+    if (track->jsonl) track->jsonl->ops->close(track->jsonl, left);
     *track = (fb3_track){0};
 }

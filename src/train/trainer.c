@@ -17,8 +17,10 @@ static fb3_status open_writer(fb3_fold_run *f)
     fb3_fold_writer *w = &f->writer;
     char *folder = fb3_run_fold_path(run, f->fold, NULL);
     FB3_REQUIRE(folder, FB3_FAILED, "out of memory");
+    fb3_track_place place = {
+        .config = run->config, .directory = folder, .fold = f->fold, .folds = run->folds, .resume_step = f->state.step};
     fb3_status status = fb3_folder_make(folder);
-    if (status == FB3_OK) status = fb3_track_open(&w->track, run->config, folder, f->state.step);
+    if (status == FB3_OK) status = fb3_track_open(&w->track, &place);
     free(folder);
     return status;
 }
@@ -278,7 +280,9 @@ static fb3_status evaluate(fb3_fold_run *f)
     }
     FB3_TRY(fb3_comm_agree(run->session->comm, mine, "recording the evaluation"));
     FB3_TRY(fb3_fold_keep_table(f, best)); /* the predictions of the best weights are the fold's out-of-fold rows */
-    return best ? fb3_fold_save_best(f) : FB3_OK;
+    if (best) FB3_TRY(fb3_fold_save_best(f));
+    fb3_run_page(run);
+    return FB3_OK;
 }
 
 /* On a stop signal: the state before the dropped step is written, and the program ends to be run again - so the
@@ -350,14 +354,14 @@ static fb3_status prepare(fb3_fold_run *f)
     FB3_TRY(open_trainer(f));
     FB3_TRY(fb3_fold_restore(f));
     fb3_status mine = f->is_writer ? open_writer(f) : FB3_OK;
-    if (mine == FB3_OK && f->is_writer && f->state.step == 0) mine = record_start(f);
+    if (mine == FB3_OK && f->is_writer) mine = record_start(f);
     FB3_TRY(fb3_comm_agree(comm, mine, "opening the fold"));
     FB3_TRY(open_feed(f)); /* from here on the I/O worker owns HDF5 */
     if (f->run->config->save_initial && f->state.step == 0) FB3_TRY(fb3_fold_save_initial(f));
     return FB3_OK;
 }
 
-static void close_fold(fb3_fold_run *f)
+static void close_fold(fb3_fold_run *f, fb3_status left)
 {
     fb3_fold_writer *w = &f->writer;
     fb3_backend *be = f->run->session->backend;
@@ -366,7 +370,7 @@ static void close_fold(fb3_fold_run *f)
     fb3_optimizer_free(f->trainer.optimizer);
     fb3_replica_close(&f->replica);
     fb3_checkpoint_state_free(&f->state);
-    fb3_track_close(&w->track);
+    fb3_track_close(&w->track, left);
     fb3_oof_discard(&w->table);
     free(w->word_full);
     for (int i = 0; i < 3; i++) be->ops->free_host(be, w->staging[i]);
@@ -386,7 +390,7 @@ fb3_status fb3_fold_train(fb3_run *run, int fold)
     FB3_TRY_GOTO(finish(&f), done);
 done:
     if (f.is_writer) fb3_progress_end(&f.writer.progress);
-    close_fold(&f);
+    close_fold(&f, status);
     return status;
 }
 

@@ -434,7 +434,6 @@ static void what_is_not_built_is_named(void **state)
     } CASES[] = {
         {{"--report_to", "wandb"}, "--report_to: [wandb] is not in this build yet"},
         {{"--report_to", "tensorboard,wandb"}, "--report_to: [tensorboard, wandb] is not in this build yet"},
-        {{"report"}, "the verb report is not in this build yet"},
         {{"status"}, "the verb status is not in this build yet"},
         {{"compare"}, "the verb compare is not in this build yet"},
         {{"ensemble"}, "the verb ensemble is not in this build yet"},

@@ -30,12 +30,13 @@ static int teardown(void **state)
 static void write_steps(int64_t resume_step, int64_t first, int64_t last)
 {
     fb3_track track;
-    assert_int_equal(fb3_track_open(&track, &config, folder, resume_step), FB3_OK);
+    fb3_track_place place = {.config = &config, .directory = folder, .fold = 1, .resume_step = resume_step};
+    assert_int_equal(fb3_track_open(&track, &place), FB3_OK);
     for (int64_t step = first; step <= last; step++) {
         fb3_step_record record = {.fold = 1, .step = step, .epoch = 0.1 * (double)step, .loss = 0.5, .grad_norm = NAN};
         assert_int_equal(fb3_track_step(&track, &record), FB3_OK);
     }
-    fb3_track_close(&track);
+    fb3_track_close(&track, FB3_OK);
 }
 
 static char *read_log(void)

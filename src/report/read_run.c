@@ -1,0 +1,225 @@
+/* A run from its files: run.yaml, summary.json, the data set, and by way of read_log.c and read_tables.c the folds.
+ * Only run.yaml has to be there; what else is missing or cannot be read is a note on the page. */
+#include "report.h"
+
+#include "fb3/file.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* run.yaml and summary.json are a few kilobytes. */
+#define LARGEST_TEXT ((size_t)1 << 20)
+
+fb3_status run_report_note(run_report *report, const char *format, ...)
+{
+    char *text = NULL;
+    va_list arguments;
+    va_start(arguments, format);
+    int bytes = vasprintf(&text, format, arguments);
+    va_end(arguments);
+    FB3_REQUIRE(bytes >= 0, FB3_FAILED, "out of memory for a report");
+    fb3_status status = fb3_strings_add(&report->notes, text);
+    free(text);
+    return status;
+}
+
+fb3_status run_report_tolerate(run_report *report, fb3_status status)
+{
+    if (status == FB3_OK) return FB3_OK;
+    char *why = strdup(fb3_error_text());
+    FB3_REQUIRE(why, FB3_FAILED, "out of memory for a report");
+    status = run_report_note(report, "%s", why);
+    free(why);
+    return status;
+}
+
+char *run_report_fold_path(const run_report *report, int fold, const char *name)
+{
+    return fb3_format("%s/fold-%d/%s", report->directory, fold, name);
+}
+
+/* The last part of the directory's name, "." and links seen through. */
+static char *short_name(const char *directory)
+{
+    char *real = realpath(directory, NULL);
+    const char *slash = real ? strrchr(real, '/') : NULL;
+    char *name = strdup(slash && slash[1] ? slash + 1 : directory);
+    free(real);
+    return name;
+}
+
+static fb3_status read_configuration(run_report *report)
+{
+    size_t bytes;
+    char *path = fb3_path_join(report->directory, "run.yaml");
+    FB3_REQUIRE(path, FB3_FAILED, "out of memory for a report");
+    fb3_status status = fb3_file_exists(path)
+                            ? fb3_file_read(path, LARGEST_TEXT, &report->yaml, &bytes)
+                            : fb3_fail(FB3_INPUT, "%s has no run.yaml; give a run directory", report->directory);
+    free(path);
+    if (status == FB3_OK) status = fb3_config_load_text(&report->config, report->yaml, "run.yaml");
+    FB3_TRY(status);
+    int64_t folds = report->config.validation_file ? 1 : report->config.folds;
+    FB3_REQUIRE(folds >= 1 && folds <= FB3_MAX_FOLDS && report->config.label_columns.count >= 1 &&
+                    report->config.label_columns.count <= FB3_MAX_TARGETS,
+                FB3_INPUT, "%s: run.yaml has %lld folds and %d label columns", report->directory, (long long)folds,
+                report->config.label_columns.count);
+    report->folds = (int)folds;
+    return fb3_config_train_folds(&report->config, report->folds, report->selected);
+}
+
+static fb3_status read_summary(run_report *report)
+{
+    char *path = fb3_path_join(report->directory, "summary.json"), *text = NULL;
+    size_t bytes;
+    json_error_t error;
+    fb3_status status = FB3_OK;
+    FB3_REQUIRE_GOTO(path, done, FB3_FAILED, "out of memory for a report");
+    if (!fb3_file_exists(path)) goto done;
+    FB3_TRY_GOTO(run_report_tolerate(report, fb3_file_read(path, LARGEST_TEXT, &text, &bytes)), done);
+    if (!text) goto done;
+    report->summary = json_loadb(text, bytes, 0, &error);
+    if (!report->summary) status = run_report_note(report, "summary.json cannot be read: %s", error.text);
+done:
+    free(text);
+    free(path);
+    return status;
+}
+
+/* --- the data set ------------------------------------------------------------------------------------------------- */
+
+static bool is_prepared(const char *source)
+{
+    size_t length = strlen(source);
+    return length > 3 && strcmp(source + length - 3, ".h5") == 0;
+}
+
+/* Where the tokens of a source are: in the source, if it was prepared, else in the run directory. */
+static char *dataset_path(const run_report *report, const char *source, const char *name)
+{
+    return source && is_prepared(source) ? strdup(source) : fb3_path_join(report->directory, name);
+}
+
+/* *dataset stays NULL, with a note, where there is none to read. */
+static fb3_status open_dataset(run_report *report, const char *source, const char *name, fb3_node_memory *memory,
+                               fb3_dataset **dataset)
+{
+    char *path = dataset_path(report, source, name);
+    *dataset = NULL;
+    FB3_REQUIRE(path, FB3_FAILED, "out of memory for a report");
+    fb3_status status =
+        fb3_file_exists(path)
+            ? run_report_tolerate(report, fb3_dataset_open(dataset, path, memory))
+            : run_report_note(report, "There is no data set %s: lengths of essays are not known.", path);
+    free(path);
+    return status;
+}
+
+int length_edge(int bin, int bins, int max_length)
+{
+    return (int)(((int64_t)bin + 1) * max_length / bins);
+}
+
+static void count_lengths(data_facts *facts, const fb3_dataset *data)
+{
+    for (int64_t row = 0; row < data->n; row++) {
+        int length = fb3_dataset_length(data, row), bin = 0;
+        while (bin < HISTOGRAM_BINS - 1 && length > length_edge(bin, HISTOGRAM_BINS, data->max_length)) bin++;
+        facts->histogram[length == data->max_length ? HISTOGRAM_BINS : bin]++;
+    }
+}
+
+static fb3_status describe_data(run_report *report, const fb3_dataset *data)
+{
+    data_facts *facts = &report->data;
+    facts->known = true;
+    facts->n = data->n;
+    facts->max_length = data->max_length;
+    facts->tokens = (double)data->offsets[data->n];
+    count_lengths(facts, data);
+    return run_report_tolerate(report, fb3_dataset_read_report(data, &facts->report));
+}
+
+/* The data set that was trained on is described; the one that was evaluated on gives the lengths of its essays. */
+static fb3_status read_data_and_tables(run_report *report, fb3_node_memory *memory)
+{
+    const fb3_config *config = &report->config;
+    fb3_dataset *data = NULL, *validation = NULL;
+    fb3_status status = FB3_OK;
+    FB3_TRY_GOTO(open_dataset(report, config->train_file, "data.h5", memory, &data), done);
+    if (config->validation_file) {
+        FB3_TRY_GOTO(open_dataset(report, config->validation_file, "validation.h5", memory, &validation), done);
+    }
+    if (data) FB3_TRY_GOTO(describe_data(report, data), done);
+    status = read_tables(report, config->validation_file ? validation : data);
+done:
+    fb3_dataset_close(validation);
+    fb3_dataset_close(data);
+    return status;
+}
+
+/* --- all of it ---------------------------------------------------------------------------------------------------- */
+
+static fb3_status read_run(run_report *report)
+{
+    fb3_node_memory memory;
+    FB3_TRY(read_configuration(report));
+    FB3_TRY(read_summary(report));
+    report->log = calloc((size_t)report->folds, sizeof *report->log);
+    FB3_REQUIRE(report->log, FB3_FAILED, "out of memory for a report");
+    for (int k = 0; k < report->folds; k++) FB3_TRY(read_log(report, k));
+    FB3_TRY(fb3_node_memory_private(&memory));
+    fb3_status status = read_data_and_tables(report, &memory);
+    fb3_node_memory_private_free(&memory);
+    return status;
+}
+
+fb3_status run_report_read(run_report *report, const char *directory, int sharing, fb3_worker *give_way_to)
+{
+    *report = (run_report){.sharing = sharing, .give_way_to = give_way_to};
+    time_t now = time(NULL);
+    struct tm utc;
+    strftime(report->made_at, sizeof report->made_at, "%Y-%m-%d %H:%M:%S UTC", gmtime_r(&now, &utc));
+    report->directory = strdup(directory);
+    report->name = short_name(directory);
+    FB3_REQUIRE(report->directory && report->name, FB3_FAILED, "out of memory for a report");
+    return read_run(report);
+}
+
+void run_report_free(run_report *report)
+{
+    for (int k = 0; report->log && k < report->folds; k++) fold_log_free(&report->log[k]);
+    free(report->log);
+    tables_free(&report->tables);
+    json_decref(report->summary);
+    fb3_strings_free(&report->notes);
+    fb3_config_free(&report->config);
+    free(report->yaml);
+    free(report->name);
+    free(report->directory);
+    *report = (run_report){0};
+}
+
+int run_report_folds_with_tables(const run_report *report)
+{
+    int count = 0;
+    for (int k = 0; k < report->folds; k++) count += report->tables.has[k];
+    return count;
+}
+
+int run_report_folds_selected(const run_report *report)
+{
+    int count = 0;
+    for (int k = 0; k < report->folds; k++) count += report->selected[k];
+    return count;
+}
+
+int run_report_folds_ended(const run_report *report)
+{
+    int count = 0;
+    for (int k = 0; k < report->folds; k++) count += report->selected[k] && report->log[k].ended;
+    return count;
+}
