@@ -11,7 +11,7 @@ static const struct limit {
     const char *allowed[2];
 } LIMITS[] = {
     /* clang-format off */
-    {"report_to", {"[none]", NULL}},
+    {"report_to", {"[none]", "[wandb]"}},
     /* clang-format on */
 };
 

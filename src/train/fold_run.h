@@ -58,6 +58,10 @@ typedef struct fb3_fold_run {
  * which was skipped. Collective. */
 fb3_status fb3_fold_report_nonfinite(fb3_fold_run *f, const fb3_step_plan *plan);
 
+/* artifact.c: exports best.h5 for trackers that keep models, and tells them. To be called when best.h5 is final. Only
+ * the writer has something to do; a failure is a warning. */
+void fb3_fold_keep_model(fb3_fold_run *f);
+
 /* save.c - collective; the writer writes through the I/O worker. On the CPU a file is complete when these return; where
  * the device has memory of its own they return while it is copied, training goes on, and fb3_fold_save_settle() tells
  * how it went. */

@@ -1,0 +1,12 @@
+/* The trackers of report_to, one line each; a row of track.c's table makes one known. *tracker is NULL where there is
+ * nothing to keep and nothing is wrong. Called on the thread of the trackers. */
+#ifndef FB3_TRACK_TRACKERS_H
+#define FB3_TRACK_TRACKERS_H
+
+#include "fb3/track.h"
+
+fb3_status fb3_tracker_open_wandb(fb3_tracker **tracker, const fb3_track_place *place);
+/* WANDB_MODE=disabled or WANDB_DISABLED=true. */
+bool fb3_wandb_disabled(void);
+
+#endif
