@@ -108,6 +108,7 @@ typedef struct fb3_config {
     bool debug, dry_run, quiet, help, version, json, full_length;
     char *output, *output_file, *sample_submission, *embeddings_file, *clip_predictions;
     bool per_fold;
+    fb3_strings artifact;
     fb3_export_format format;
     fb3_export_dtype dtype;
     /* what was given on the command line besides options */
@@ -140,6 +141,10 @@ fb3_status fb3_config_check_supported(const fb3_config *config);
  * gradient_accumulation_steps where it was not given, since it follows from total_train_batch_size and the ranks.
  * Caller frees; NULL: out of memory. */
 char *fb3_config_text(const fb3_config *config);
+
+/* The same as a JSON object: numbers, booleans, lists and maps as such, words and paths as texts, null for what is not
+ * set. Caller frees; NULL: out of memory. */
+char *fb3_config_json(const fb3_config *config);
 
 /* Compares a stored text with `now`: FB3_INPUT naming the first key that differs and may not change on resume (the
  * table says which may). Paths are not compared here: their content hashes are (dataset, weights). */

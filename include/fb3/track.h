@@ -101,6 +101,8 @@ fb3_status fb3_track_step(fb3_track *track, const fb3_step_record *step);
 fb3_status fb3_track_eval(fb3_track *track, const fb3_eval_record *eval);
 fb3_status fb3_track_artifact(fb3_track *track, const fb3_checkpoint_record *checkpoint);
 fb3_status fb3_track_end(fb3_track *track, const fb3_end_record *end);
+/* A tracker of report_to keeps models: a fold's is to be exported for it. */
+bool fb3_track_keeps_models(const fb3_config *config);
 /* To the others only. */
 void fb3_track_model(fb3_track *track, const fb3_model_record *model);
 /* Waits until the others have caught up, or have not moved for a minute. */

@@ -188,6 +188,8 @@ void fb3_run_close(fb3_run *run);
 fb3_status fb3_run_yaml_read(const char *run_directory, char **text);
 /* "<output_dir>/fold-<k>", or a file in it when name is not NULL. Caller frees. */
 char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name);
+/* "<output_dir>/artifacts/FB3-fold-<k>": artifact.c's export for trackers that keep models. Caller frees. */
+char *fb3_run_artifact_path(const fb3_run *run, int fold);
 /* --dry_run: the resolved configuration, steps, memory, disk and an estimate of the time, on standard output. */
 fb3_status fb3_run_print_plan(fb3_run *run);
 
@@ -310,6 +312,10 @@ fb3_status fb3_model_file_open(fb3_model_file *file, const char *path);
 void fb3_model_file_close(fb3_model_file *file);
 /* Allocates and fills weights. FB3_INPUT for an exported encoder without a head. */
 fb3_status fb3_model_file_weights(const fb3_model_file *file, const fb3_param_table *table, fb3_weights *weights);
+/* Writes the model as a Hugging Face or PyTorch directory, which must be new or empty. `max_length` is for a model that
+ * has none recorded. */
+fb3_status fb3_model_file_export(const fb3_model_file *file, fb3_export_format format, fb3_export_dtype dtype,
+                                 int max_length, const char *directory);
 
 /* --- predict.c ---------------------------------------------------------------------------------------------------- */
 

@@ -253,6 +253,8 @@ const fb3_option fb3_option_table[] = {
      .section = SECTION_OUTPUT, .verbs = VERB_PREPARE | VERB_EXPORT | VERB_REPORT, .holder = "PATH", .help = "prepare: the data set (unset: data.h5); export: the directory; report: the page"},
     {"output_file", .type = OPTION_TEXT, AT(output_file), .flags = OPTION_INVOCATION,
      .section = SECTION_OUTPUT, .verbs = VERB_PREDICT, .holder = "FILE", .help = "CSV of the predictions; unset: submission.csv"},
+    {"artifact", .type = OPTION_LIST, AT(artifact), .flags = OPTION_INVOCATION,
+     .section = SECTION_OUTPUT, .verbs = VERB_PREDICT, .holder = "DIR,...", .help = "downloaded model artifacts, such as artifacts/FB3-fold-0:v0, one per fold; more may follow as words"},
     {"per_fold", .type = OPTION_BOOLEAN, AT(per_fold), .fallback = "false", .flags = OPTION_INVOCATION,
      .section = SECTION_OUTPUT, .verbs = VERB_PREDICT, .help = "also each fold model's predictions"},
     {"clip_predictions", .type = OPTION_NUMBERS, AT(clip_predictions), .low = -1e30, .high = 1e30, .flags = OPTION_INVOCATION,

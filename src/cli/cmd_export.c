@@ -7,38 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* All word rows are wanted, so one active row is enough for the table: the whole table travels beside the arena. */
-enum { NO_ACTIVE_ROWS = 1 };
-
-static fb3_status export_open(const fb3_model_file *file, const fb3_config *config, const char *directory)
-{
-    fb3_param_table *table = NULL;
-    fb3_weights weights = {0};
-    fb3_status status = FB3_OK;
-    char *labels = fb3_labels_json(&file->info.labels);
-    fb3_export export = {.weights = &weights,
-                         .label_names = labels,
-                         .dtype = config->dtype,
-                         .max_length = file->info.max_length > 0 ? file->info.max_length : (int)config->max_length};
-    FB3_REQUIRE_GOTO(labels, done, FB3_FAILED, "out of memory");
-    FB3_TRY_GOTO(fb3_param_table_create(&table, &file->info.model, NO_ACTIVE_ROWS, file->info.targets), done);
-    FB3_TRY_GOTO(fb3_model_file_weights(file, table, &weights), done);
-    export.table = table;
-    export.spm = fb3_tokenizer_model(file->info.tokenizer, &export.spm_bytes);
-    status =
-        config->format == FB3_EXPORT_TORCH ? fb3_export_torch(&export, directory) : fb3_export_hf(&export, directory);
-done:
-    fb3_weights_free(&weights);
-    fb3_param_table_free(table);
-    free(labels);
-    return status;
-}
-
 static fb3_status export_model(const fb3_config *config, const char *path, const char *directory)
 {
     fb3_model_file file;
     FB3_TRY(fb3_model_file_open(&file, path));
-    fb3_status status = export_open(&file, config, directory);
+    fb3_status status = fb3_model_file_export(&file, config->format, config->dtype, (int)config->max_length, directory);
     fb3_model_file_close(&file);
     if (status == FB3_OK) fb3_log_info("%s is exported to %s", path, directory);
     return status;

@@ -239,6 +239,14 @@ void fb3_track_queue_put(fb3_track_queue *queue, fb3_track_kind kind, const void
         fb3_log_warn("report_to cannot keep up with training: steps are left out there, metrics.jsonl has them all");
 }
 
+int fb3_track_queue_waiting(fb3_track_queue *queue)
+{
+    pthread_mutex_lock(&queue->lock);
+    int waiting = queue->waiting;
+    pthread_mutex_unlock(&queue->lock);
+    return waiting;
+}
+
 /* False when nothing has been delivered for so long that the file system must be hanging. With the lock. */
 static bool wait_for_end(fb3_track_queue *queue)
 {

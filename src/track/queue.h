@@ -30,5 +30,7 @@ typedef enum fb3_track_kind {
 /* Copies the record. Never blocks and cannot fail: what finds no room is left out, steps and console lines first, and
  * the first time that it happens there is a warning. NULL queue: nothing happens. Thread safe. */
 void fb3_track_queue_put(fb3_track_queue *queue, fb3_track_kind kind, const void *record);
+/* Events that no tracker has been given yet. Thread safe. */
+int fb3_track_queue_waiting(fb3_track_queue *queue);
 
 #endif

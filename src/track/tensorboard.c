@@ -4,7 +4,7 @@
  *
  * and the data of a record are an Event in protocol buffers: wall_time = 1 (double), step = 2, and one of
  * file_version = 3 (the first record), summary = 5, session_log = 7. */
-#include "tensorboard.h"
+#include "trackers.h"
 
 #include "crc32c.h"
 #include "fb3/file.h"

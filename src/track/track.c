@@ -1,7 +1,7 @@
 /* All trackers of a fold: each event goes to metrics.jsonl at once, and to the trackers of report_to by way of a queue.
  */
 #include "queue.h"
-#include "tensorboard.h"
+#include "trackers.h"
 
 #include "fb3/log.h"
 
@@ -10,6 +10,7 @@
 /* A tracker is a row here. */
 static const fb3_tracker_kind KINDS[] = {
     {"tensorboard", fb3_tracker_open_tensorboard},
+    {"wandb", fb3_tracker_open_wandb},
     {NULL, NULL},
 };
 
@@ -68,6 +69,11 @@ fb3_status fb3_track_end(fb3_track *track, const fb3_end_record *end)
     fb3_track_queue_put(track->others, FB3_TRACK_END, end);
     return track->jsonl->ops->end(track->jsonl, end);
 }
+bool fb3_track_keeps_models(const fb3_config *config)
+{
+    return wanted(&config->report_to, "wandb") && !fb3_wandb_disabled();
+}
+
 void fb3_track_model(fb3_track *track, const fb3_model_record *model)
 {
     fb3_track_queue_put(track->others, FB3_TRACK_MODEL, model);

@@ -22,17 +22,18 @@ fb3_fold_disk fb3_run_fold_disk(const fb3_run *run)
     const double weights = weights_bytes(run), resumable = weights + moments_bytes(run);
     const int64_t limit = run->config->save_total_limit;
     const double kept = limit > 1 ? (double)(limit - 1) : 0;
+    const double artifact = fb3_track_keeps_models(run->config) ? weights : 0;
     return (fb3_fold_disk){
-        .training = weights + (3 + kept) * resumable, /* best.h5; last.h5, previous.h5 and what is being written */
-        .complete = 2 * weights,                      /* best.h5 and last.h5 */
+        /* best.h5; last.h5, previous.h5 and what is being written */
+        .training = weights + (3 + kept) * resumable + artifact,
+        .complete = 2 * weights + artifact, /* best.h5 and last.h5 */
     };
 }
 
-/* The bytes that are in a fold's folder already. */
-static double present_bytes(const fb3_run *run, int fold)
+/* The bytes of the files in `folder`, which is freed. */
+static double folder_bytes(char *folder)
 {
     double bytes = 0;
-    char *folder = fb3_run_fold_path(run, fold, NULL);
     DIR *open = folder ? opendir(folder) : NULL;
     for (const struct dirent *entry; open && (entry = readdir(open));) {
         struct stat file;
@@ -40,6 +41,14 @@ static double present_bytes(const fb3_run *run, int fold)
     }
     if (open) closedir(open);
     free(folder);
+    return bytes;
+}
+
+/* What there is of a fold already. */
+static double present_bytes(const fb3_run *run, int fold)
+{
+    double bytes = folder_bytes(fb3_run_fold_path(run, fold, NULL));
+    if (fb3_track_keeps_models(run->config)) bytes += folder_bytes(fb3_run_artifact_path(run, fold));
     return bytes;
 }
 

@@ -61,6 +61,10 @@ fb3_status fb3_fold_report_nonfinite(fb3_fold_run *f, const fb3_step_plan *plan)
 fb3_status fb3_fold_evaluate(fb3_fold_run *f, fb3_scores *scores);
 fb3_status fb3_fold_keep_table(fb3_fold_run *f, bool keep);
 
+/* artifact.c: exports best.h5 for trackers that keep models, and tells them. To be called when best.h5 is final. Only
+ * the writer has something to do; a failure is a warning. */
+void fb3_fold_keep_model(fb3_fold_run *f);
+
 /* save.c - collective; the writer writes through the I/O worker. On the CPU a file is complete when these return; where
  * the device has memory of its own they return while it is copied, training goes on, and fb3_fold_save_settle() tells
  * how it went. */

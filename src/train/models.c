@@ -1,4 +1,5 @@
 /* Trained models on disk: the checkpoints of a run, and what `export` made of them. */
+#include "fb3/artifact.h"
 #include "fb3/file.h"
 #include "fb3/train.h"
 
@@ -122,6 +123,7 @@ static fb3_status open_checkpoint(fb3_model_file *file)
 
 static fb3_status open_export(fb3_model_file *file)
 {
+    FB3_TRY(fb3_artifact_check(file->path));
     FB3_TRY(fb3_hf_open(&file->hf, file->path));
     FB3_REQUIRE(file->hf->has_head, FB3_INPUT,
                 "%s has no head (fc.weight, fc.bias): it is an encoder that was not "
@@ -159,5 +161,34 @@ fb3_status fb3_model_file_weights(const fb3_model_file *file, const fb3_param_ta
     fb3_status status = file->checkpoint ? fb3_checkpoint_read_weights(file->checkpoint, table, weights)
                                          : fb3_hf_load_weights(file->hf, table, weights, &has_head);
     if (status != FB3_OK) fb3_weights_free(weights);
+    return status;
+}
+
+/* --- export ------------------------------------------------------------------------------------------------------- */
+
+/* All word rows are wanted, so one active row is enough for the table: the whole table travels beside the arena. */
+enum { NO_ACTIVE_ROWS = 1 };
+
+fb3_status fb3_model_file_export(const fb3_model_file *file, fb3_export_format format, fb3_export_dtype dtype,
+                                 int max_length, const char *directory)
+{
+    fb3_param_table *table = NULL;
+    fb3_weights weights = {0};
+    fb3_status status = FB3_OK;
+    char *labels = fb3_labels_json(&file->info.labels);
+    fb3_export export = {.weights = &weights,
+                         .label_names = labels,
+                         .dtype = dtype,
+                         .max_length = file->info.max_length > 0 ? file->info.max_length : max_length};
+    FB3_REQUIRE_GOTO(labels, done, FB3_FAILED, "out of memory");
+    FB3_TRY_GOTO(fb3_param_table_create(&table, &file->info.model, NO_ACTIVE_ROWS, file->info.targets), done);
+    FB3_TRY_GOTO(fb3_model_file_weights(file, table, &weights), done);
+    export.table = table;
+    export.spm = fb3_tokenizer_model(file->info.tokenizer, &export.spm_bytes);
+    status = format == FB3_EXPORT_TORCH ? fb3_export_torch(&export, directory) : fb3_export_hf(&export, directory);
+done:
+    fb3_weights_free(&weights);
+    fb3_param_table_free(table);
+    free(labels);
     return status;
 }

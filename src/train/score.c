@@ -17,11 +17,12 @@ static bool ends_with(const char *text, const char *end)
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-/* The models that the command line names, else those of output_dir. */
+/* The models that the command line names (--artifact first), else those of output_dir. */
 static fb3_status paths_given(const fb3_config *config, fb3_strings *paths)
 {
     *paths = (fb3_strings){0};
-    if (config->arguments.count == 0) return fb3_strings_add(paths, config->output_dir);
+    for (int i = 0; i < config->artifact.count; i++) FB3_TRY(fb3_strings_add(paths, config->artifact.item[i]));
+    if (config->arguments.count + paths->count == 0) return fb3_strings_add(paths, config->output_dir);
     for (int i = 0; i < config->arguments.count; i++) FB3_TRY(fb3_strings_add(paths, config->arguments.item[i]));
     return FB3_OK;
 }

@@ -342,6 +342,7 @@ static fb3_status finish(fb3_fold_run *f)
     FB3_TRY(fb3_fold_save_settle(f)); /* before the record of the end: that is the last word */
     fb3_status mine = f->is_writer ? record_end(f) : FB3_OK;
     FB3_TRY(fb3_comm_agree(f->run->session->comm, mine, "recording the end of the fold"));
+    fb3_fold_keep_model(f);
     return fb3_fold_save_complete(f);
 }
 

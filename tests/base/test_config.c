@@ -432,8 +432,7 @@ static void what_is_not_built_is_named(void **state)
         const char *words[6];
         const char *expect;
     } CASES[] = {
-        {{"--report_to", "wandb"}, "--report_to: [wandb] is not in this build yet"},
-        {{"--report_to", "tensorboard,wandb"}, "--report_to: [tensorboard, wandb] is not in this build yet"},
+        {{"--report_to", "wandb"}, NULL},
         {{"status"}, "the verb status is not in this build yet"},
         {{"compare"}, "the verb compare is not in this build yet"},
         {{"ensemble"}, "the verb ensemble is not in this build yet"},

@@ -39,7 +39,7 @@ OPTIONS = [
     (dict(device="tpu"), "device"),
     (dict(reproducible=True, reproducible_leaves=1), "reproducible_leaves"),
     (dict(fold_groups=2), "fold_groups"),
-    (dict(report_to="wandb"), "report_to"),
+    (dict(report_to="wandbe"), "report_to"),
     (dict(metric_for_best_model="accuracy"), "metric_for_best_model"),
     (dict(eval_strategy="sometimes"), "eval_strategy"),
     (dict(model_preset="deberta-v4"), "model_preset"),

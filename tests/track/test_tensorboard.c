@@ -1,7 +1,7 @@
 /* TensorBoard's event files: CRC-32C by the vectors of RFC 3720, the frames of a file, and what a resume tells. That
  * TensorBoard itself reads them is checked by tests/cli/test_tensorboard.py. */
 #include "../../src/track/crc32c.h"
-#include "../../src/track/tensorboard.h"
+#include "../../src/track/trackers.h"
 #include "fb3/file.h"
 
 #include <dirent.h>
