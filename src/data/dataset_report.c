@@ -69,7 +69,18 @@ done:
 fb3_status fb3_dataset_read_report(const fb3_dataset *dataset, fb3_dataset_report *report)
 {
     *report = (fb3_dataset_report){0};
-    return fb3_dataset_report_read(dataset->file->file, report, dataset->targets);
+    FB3_TRY(fb3_dataset_report_read(dataset->file->file, report, dataset->targets));
+    for (int f = 1; f < dataset->files; f++) {
+        fb3_dataset_report one = {0};
+        FB3_TRY(fb3_dataset_report_read(dataset->file[f].file, &one, dataset->targets));
+        for (int i = 0; i < COUNTERS_COUNT; i++) *field_of(report, &COUNTERS[i]) += *field_of(&one, &COUNTERS[i]);
+        if (one.longest > report->longest) report->longest = one.longest;
+        for (int y = 0; y < dataset->targets; y++) {
+            report->out_of_range[y] += one.out_of_range[y];
+            report->constant[y] = report->constant[y] && one.constant[y];
+        }
+    }
+    return FB3_OK;
 }
 
 void fb3_dataset_report_log(const fb3_dataset_report *report, const fb3_dataset_options *options)

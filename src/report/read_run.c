@@ -91,30 +91,25 @@ done:
 
 /* --- the data set ------------------------------------------------------------------------------------------------- */
 
-static bool is_prepared(const char *source)
+/* Data sets that were prepared are where the configuration says, what was tokenised is `name` in the run directory.
+ * *dataset stays NULL, with a note, where there is none to read. */
+static fb3_status open_dataset(run_report *report, const fb3_strings *sources, const char *name,
+                               fb3_node_memory *memory, fb3_dataset **dataset)
 {
-    size_t length = strlen(source);
-    return length > 3 && strcmp(source + length - 3, ".h5") == 0;
-}
-
-/* Where the tokens of a source are: in the source, if it was prepared, else in the run directory. */
-static char *dataset_path(const run_report *report, const char *source, const char *name)
-{
-    return source && is_prepared(source) ? strdup(source) : fb3_path_join(report->directory, name);
-}
-
-/* *dataset stays NULL, with a note, where there is none to read. */
-static fb3_status open_dataset(run_report *report, const char *source, const char *name, fb3_node_memory *memory,
-                               fb3_dataset **dataset)
-{
-    char *path = dataset_path(report, source, name);
+    char *made = fb3_path_join(report->directory, name);
     *dataset = NULL;
-    FB3_REQUIRE(path, FB3_FAILED, "out of memory for a report");
-    fb3_status status =
-        fb3_file_exists(path)
-            ? run_report_tolerate(report, fb3_dataset_open(dataset, path, memory))
-            : run_report_note(report, "There is no data set %s: lengths of essays are not known.", path);
-    free(path);
+    FB3_REQUIRE(made, FB3_FAILED, "out of memory for a report");
+    fb3_strings one = {.item = &made, .count = 1};
+    const fb3_strings *paths = sources->count > 0 && fb3_is_prepared(sources->item[0]) ? sources : &one;
+    fb3_status status = FB3_OK;
+    for (int i = 0; i < paths->count; i++) {
+        if (fb3_file_exists(paths->item[i])) continue;
+        status = run_report_note(report, "There is no data set %s: lengths of essays are not known.", paths->item[i]);
+        goto done;
+    }
+    status = run_report_tolerate(report, fb3_dataset_open_files(dataset, paths, memory));
+done:
+    free(made);
     return status;
 }
 
@@ -147,11 +142,13 @@ static fb3_status describe_data(run_report *report, const fb3_dataset *data)
 static fb3_status read_data_and_tables(run_report *report, fb3_node_memory *memory)
 {
     const fb3_config *config = &report->config;
+    const fb3_strings validation_file = {.item = (char **)&config->validation_file,
+                                         .count = config->validation_file != NULL};
     fb3_dataset *data = NULL, *validation = NULL;
     fb3_status status = FB3_OK;
-    FB3_TRY_GOTO(open_dataset(report, config->train_file, "data.h5", memory, &data), done);
+    FB3_TRY_GOTO(open_dataset(report, &config->train_file, "data.h5", memory, &data), done);
     if (config->validation_file) {
-        FB3_TRY_GOTO(open_dataset(report, config->validation_file, "validation.h5", memory, &validation), done);
+        FB3_TRY_GOTO(open_dataset(report, &validation_file, "validation.h5", memory, &validation), done);
     }
     if (data) FB3_TRY_GOTO(describe_data(report, data), done);
     status = read_tables(report, config->validation_file ? validation : data);

@@ -127,7 +127,7 @@ static fb3_status take_along(pass *p, const fb3_dataset *data)
     for (int64_t first = 0; first < data->n; first += IDS_AT_ONCE) {
         int64_t count = data->n - first < IDS_AT_ONCE ? data->n - first : IDS_AT_ONCE;
         fb3_strings ids;
-        FB3_TRY(fb3_dataset_read_ids(data, first, count, &ids));
+        FB3_TRY(fb3_dataset_id_range(data, first, count, &ids));
         fb3_status status = FB3_OK;
         for (int i = 0; status == FB3_OK && i < ids.count; i++) {
             status = take_id(p, ids.item[i], fb3_dataset_length(data, first + i));
