@@ -48,6 +48,8 @@ void fb3_session_print_ranks(const fb3_session *session, void (*note)(const void
 fb3_status fb3_session_join(fb3_session *session, int number, int groups);
 /* The gradient all-reduce between the ranks' devices, borrowed; the first call connects them. Collective. */
 fb3_status fb3_session_reducer(fb3_session *session, fb3_reducer **reducer);
+/* After a run, before another: gives up its device, its group and the memory that its nodes shared. Collective. */
+fb3_status fb3_session_end_run(fb3_session *session);
 void fb3_session_close(fb3_session *session);
 /* profile.c: begins the trace that `profile` asks for, on the root; fb3_trace_finish() writes it. Local. */
 fb3_status fb3_profile_begin(fb3_session *session);
@@ -369,6 +371,9 @@ void fb3_run_last_page(const fb3_run *run);
 /* --- verbs -------------------------------------------------------------------------------------------------------- */
 
 fb3_status fb3_train(fb3_session *session);
+/* seeds.c: calls `train` once for each of config->seeds, as if seed and output_dir (<output_dir>/seed-<seed>) had been
+ * given so; at the end <output_dir>/summary.json and a table have the mean and the spread. */
+fb3_status fb3_train_seeds(fb3_session *session, fb3_status (*train)(fb3_session *session));
 fb3_status fb3_predict(fb3_session *session);
 fb3_status fb3_evaluate(fb3_session *session);
 /* Pools the fold tables of a run directory: oof.csv, summary.json, the table of scores. Root only, local. */

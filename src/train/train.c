@@ -46,13 +46,18 @@ static fb3_status train(fb3_run *run)
     return FB3_OK;
 }
 
-fb3_status fb3_train(fb3_session *session)
+static fb3_status train_once(fb3_session *session)
 {
     fb3_run run;
-    FB3_TRY(fb3_signals_catch());
     fb3_status status = fb3_run_open(&run, session);
     if (status == FB3_OK) status = session->config->dry_run ? fb3_run_print_plan(&run) : train(&run);
     fb3_run_close(&run);
     fb3_status traced = fb3_trace_finish(); /* of a stopped run, too */
     return status == FB3_OK ? fb3_comm_agree(session->world, traced, "writing the trace") : status;
+}
+
+fb3_status fb3_train(fb3_session *session)
+{
+    FB3_TRY(fb3_signals_catch());
+    return session->config->seeds ? fb3_train_seeds(session, train_once) : train_once(session);
 }
