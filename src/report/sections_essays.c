@@ -368,7 +368,7 @@ static void pair_table(page *p, const run_report *r, const pair *list, int count
 
 static void correlations(page *p, const run_report *r)
 {
-    pair list[FB3_MAX_TARGETS * FB3_MAX_TARGETS / 2];
+    pair list[FB3_MAX_TARGETS * FB3_MAX_TARGETS / 2] = {{0}};
     const tables *t = &r->tables;
     char text[160];
     page_figure_begin(
