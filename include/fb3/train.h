@@ -364,9 +364,12 @@ double fb3_step_flops(const fb3_model_config *model, const int32_t *seq_start, i
 /* After an evaluation: has the page made by the I/O worker of rank 0 of the world, if one is due. A failure is one
  * warning. Local. */
 void fb3_run_page(const fb3_run *run);
-/* At the end of a run, or when it stops: makes the page at once, after the one that is under way. Local; the worker is
- * idle otherwise. */
-void fb3_run_last_page(const fb3_run *run);
+/* The fold has ended so: the page that is being made is waited for a few seconds, or not at all after a failure, and
+ * then given up. After it the worker makes no page. Local. */
+void fb3_run_page_settle(fb3_status fold);
+/* At the end of the run, or when it stops: rank 0 makes the page, in a few seconds or not at all where it stops.
+ * Collective; returns `end`, with its text, unless the ranks fail each other. */
+fb3_status fb3_run_last_page(const fb3_run *run, fb3_status end);
 
 /* --- verbs -------------------------------------------------------------------------------------------------------- */
 

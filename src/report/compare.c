@@ -210,8 +210,9 @@ static fb3_status read_runs(comparison *c, const fb3_strings *run_dirs)
     c->run = calloc((size_t)run_dirs->count, sizeof *c->run);
     FB3_REQUIRE(c->run, FB3_FAILED, "out of memory for a report");
     for (int i = 0; i < run_dirs->count; i++) {
+        c->run[i].sharing = run_dirs->count;
         c->runs = i + 1; /* what was read of one that failed is freed, too */
-        FB3_TRY(run_report_read(&c->run[i], run_dirs->item[i], run_dirs->count, NULL));
+        FB3_TRY(run_report_read(&c->run[i], run_dirs->item[i]));
     }
     return collect_lines(c);
 }

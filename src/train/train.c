@@ -37,13 +37,12 @@ static fb3_status train(fb3_run *run)
     fb3_status status = train_folds(run);
     if (status != FB3_OK && status != FB3_STOPPED) return status;
     status = meet(session, status);
-    if (status == FB3_STOPPED) fb3_run_last_page(run);
+    if (status == FB3_STOPPED) return fb3_run_last_page(run, status);
     FB3_TRY(status);
     if (!session->root) run->trained_samples = 0; /* every rank has counted its group's */
     FB3_TRY(fb3_comm_sum_double(session->world, &run->trained_samples, 1, "counting samples"));
     FB3_TRY(fb3_comm_agree(session->world, session->first ? fb3_summarise(run) : FB3_OK, "pooling the folds"));
-    fb3_run_last_page(run);
-    return FB3_OK;
+    return fb3_run_last_page(run, FB3_OK);
 }
 
 static fb3_status train_once(fb3_session *session)
