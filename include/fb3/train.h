@@ -275,7 +275,7 @@ fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result);
 fb3_status fb3_fold_train(fb3_run *run, int fold);
 /* True when fold-<k> is complete already. Local. */
 bool fb3_fold_complete(const fb3_run *run, int fold);
-/* Removes what a kill left in a fold's folder: half-written checkpoints and, where the fold is complete, previous.h5.
+/* Removes what a kill left in a fold's folder: half-written files and, where the fold is complete, previous.h5.
  * Local; only while nobody writes there. */
 void fb3_fold_tidy(const fb3_run *run, int fold, bool complete);
 
