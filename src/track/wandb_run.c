@@ -82,7 +82,7 @@ static fb3_status find_id(fb3_wandb *w)
     if (w->place.resume_step > 0) w->id = stored_id(path);
     if (!w->id) {
         status = new_id(w, &w->id);
-        if (status == FB3_OK) status = fb3_file_write(path, w->id, strlen(w->id));
+        if (status == FB3_OK && w->id) status = fb3_file_write(path, w->id, strlen(w->id));
     }
     free(path);
     return status;

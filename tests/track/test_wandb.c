@@ -396,7 +396,7 @@ static void a_long_run(void **state)
     assert_true(part(0, &c));
     print_message("%.1f us for a step, %.1f MB more memory\n", busy / STEPS * 1e6, after - before);
     assert_true(c.last_step == STEPS - 1);
-    assert_true(after - before < 16);
+    assert_true(SANITIZED || after - before < 16); /* a sanitizer keeps what was freed */
     assert_true(SANITIZED || busy / STEPS < 100e-6);
     fb3_config_free(&config);
 }
