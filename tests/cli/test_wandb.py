@@ -186,7 +186,8 @@ class Artifacts(Wandb):
             shutil.copytree(self.path("run", "artifacts", "FB3-fold-%d" % fold), download)
 
     def predict(self, *words, code=0, **options):
-        return run("predict", *words, code=code, env=ONE_THREAD, bind="keep", test_file=TEST, output_file=self.path("submission.csv"), **options)
+        return run("predict", *words, code=code, env=ONE_THREAD, bind="keep", test_file=TEST,
+                   output_file=self.path("submission.csv"), **options)
 
     def submission(self):
         with open(self.path("submission.csv")) as file:
