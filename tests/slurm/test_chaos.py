@@ -37,12 +37,15 @@ class Chaos(SlurmTest):
         tables = self.log(job).split("rank  host")[1:]
         return [len(re.findall(r"^ +\d+  node\d ", table, re.M)) for table in tables]
 
-    def wait_for_steps(self, job, more):
-        goal = self.steps() + more
+    def wait_for(self, job, condition, seconds, what):
         try:
-            wait_until(lambda: self.steps() >= goal, 90, "%d steps" % goal)
+            wait_until(condition, seconds, what)
         except AssertionError as failure:
             raise AssertionError("%s\n%s\n%s" % (failure, self.jobs(job), self.log(job)))
+
+    def wait_for_steps(self, job, more):
+        goal = self.steps() + more
+        self.wait_for(job, lambda: self.steps() >= goal, 90, "%d steps" % goal)
 
     def kill_ranks(self, job, pids):
         for pid in pids:
@@ -59,7 +62,8 @@ class Chaos(SlurmTest):
         self.assertEqual(self.sizes(job)[-1], NODES, self.log(job))
         node = chance.choice(nodes)
         self.slurm_up("kill", node)
-        wait_until(lambda: len(self.sizes(job)) > starts, 90, "another start of job %s\n%s" % (job, self.log(job)))
+        # Slurm takes half a minute or more to notice
+        self.wait_for(job, lambda: len(self.sizes(job)) > starts, 240, "another start of job " + job)
         self.slurm_up("boot", node)
         self.assertGreater(int(self.jobs(job)[0]["Restarts"]), 0)
         self.assertEqual(self.sizes(job)[-1], NODES - 1, self.log(job))
