@@ -142,17 +142,22 @@ typedef struct place {
     int64_t record, line;
 } place;
 
-static fb3_status note_place(place **list, const fb3_source *source, const fb3_source_row *row)
+/* The ids seen so far that have a certain hash. */
+typedef struct place_list {
+    place *last;
+} place_list;
+
+static fb3_status note_place(place_list *list, const fb3_source *source, const fb3_source_row *row)
 {
-    place *noted = malloc(sizeof *noted);
-    char *id = strdup(row->id);
-    if (!noted || !id) {
-        free(noted);
-        free(id);
-        return fb3_fail(FB3_FAILED, "out of memory for finding duplicates");
-    }
-    *noted = (place){*list, id, source->file, fb3_csv_record(source->csv), fb3_csv_line(source->csv)};
-    *list = noted;
+    place *noted = calloc(1, sizeof *noted);
+    FB3_REQUIRE(noted, FB3_FAILED, "out of memory for finding duplicates");
+    *noted = (place){.next = list->last,
+                     .id = strdup(row->id),
+                     .file = source->file,
+                     .record = fb3_csv_record(source->csv),
+                     .line = fb3_csv_line(source->csv)};
+    list->last = noted; /* freed with the list, with an id or without */
+    FB3_REQUIRE(noted->id, FB3_FAILED, "out of memory for finding duplicates");
     return FB3_OK;
 }
 
@@ -170,17 +175,17 @@ static fb3_status refuse_repeated(const fb3_source *source, const place *first)
                     path, row, line, id, (long long)first->record, source->paths->item[first->file]);
 }
 
-static fb3_status check_row(const fb3_source *source, const fb3_source_row *row, place **same_hash)
+static fb3_status check_row(const fb3_source *source, const fb3_source_row *row, place_list *same_hash)
 {
-    for (const place *before = *same_hash; before; before = before->next)
+    for (const place *before = same_hash->last; before; before = before->next)
         if (strcmp(before->id, row->id) == 0) return refuse_repeated(source, before);
     return note_place(same_hash, source, row);
 }
 
-static void free_places(place **list, size_t count)
+static void free_places(place_list *list, size_t count)
 {
     for (size_t i = 0; list && i < count; i++) {
-        for (place *one = list[i], *next; one; one = next) {
+        for (place *one = list[i].last, *next; one; one = next) {
             next = one->next;
             free(one->id);
             free(one);
@@ -196,7 +201,7 @@ static fb3_status find_repeated(const fb3_strings *paths, const fb3_dataset_opti
     fb3_status status = FB3_OK;
     fb3_source source = {0};
     fb3_source_row row;
-    place **list = calloc(count, sizeof *list); /* [count] */
+    place_list *list = calloc(count, sizeof *list); /* [count] */
     FB3_REQUIRE(list, FB3_FAILED, "out of memory for finding duplicates");
     FB3_TRY_GOTO(fb3_source_open(&source, paths, options), done);
     for (bool more = true;;) {
