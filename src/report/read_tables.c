@@ -3,8 +3,8 @@
  * its essays in the data set's order, so all tables and the data set are walked along together. */
 #include "report.h"
 
-#include "fb3/csv.h"
 #include "fb3/file.h"
+#include "fb3/oof.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,15 +14,15 @@ enum { IDS_AT_ONCE = 1 << 14, ROWS_BEFORE_PAUSE = 4096 };
 
 /* An open table, on a row or at its end. */
 typedef struct reader {
-    fb3_csv *csv;
+    fb3_oof_reader *table;
     bool on_row;
-    int id, truth[FB3_MAX_TARGETS], pred[FB3_MAX_TARGETS];
+    fb3_oof_row row;
 } reader;
 
 typedef struct row {
     const char *id;
-    int fold, length; /* -1: not known */
-    float truth[FB3_MAX_TARGETS], pred[FB3_MAX_TARGETS];
+    int fold, length;          /* -1: not known */
+    const float *truth, *pred; // [Y]
 } row;
 
 typedef struct pass {
@@ -35,25 +35,15 @@ typedef struct pass {
 
 /* --- reading ------------------------------------------------------------------------------------------------------ */
 
-static fb3_status find_columns(reader *r, const fb3_config *config)
+static fb3_status next_row(reader *r)
 {
-    FB3_TRY(fb3_csv_need_column(r->csv, config->id_column, &r->id));
-    for (int y = 0; y < config->label_columns.count; y++) {
-        FB3_TRY(fb3_csv_need_column(r->csv, config->label_columns.item[y], &r->truth[y]));
-        char *name = fb3_format("pred_%s", config->label_columns.item[y]);
-        FB3_REQUIRE(name, FB3_FAILED, "out of memory for a report");
-        fb3_status status = fb3_csv_need_column(r->csv, name, &r->pred[y]);
-        free(name);
-        FB3_TRY(status);
-    }
-    return FB3_OK;
+    return fb3_oof_next(r->table, &r->row, &r->on_row);
 }
 
 static fb3_status open_table(reader *r, const fb3_config *config, const char *path)
 {
-    FB3_TRY(fb3_csv_open(&r->csv, path));
-    FB3_TRY(find_columns(r, config));
-    return fb3_csv_next(r->csv, &r->on_row);
+    FB3_TRY(fb3_oof_open(&r->table, path, config->id_column, &config->label_columns));
+    return next_row(r);
 }
 
 /* A table that cannot be read any further ends there, with a note. */
@@ -80,29 +70,17 @@ static fb3_status open_tables(pass *p)
 
 static void close_tables(pass *p)
 {
-    for (int k = 0; k < FB3_MAX_FOLDS; k++) fb3_csv_close(p->reader[k].csv);
-}
-
-static fb3_status read_numbers(const reader *r, row *one, int targets)
-{
-    for (int y = 0; y < targets; y++) {
-        FB3_TRY(fb3_csv_number(r->csv, r->truth[y], &one->truth[y]));
-        FB3_TRY(fb3_csv_number(r->csv, r->pred[y], &one->pred[y]));
-    }
-    return FB3_OK;
+    for (int k = 0; k < FB3_MAX_FOLDS; k++) fb3_oof_close(p->reader[k].table);
 }
 
 /* Takes the row that the reader of a fold is on, and goes to the next one. */
 static fb3_status take_row(pass *p, int fold, int length)
 {
     reader *r = &p->reader[fold];
-    int64_t bytes;
-    row one = {.fold = fold, .length = length, .id = fb3_csv_field(r->csv, r->id, &bytes)};
-    fb3_status status = read_numbers(r, &one, p->t->targets);
-    if (status != FB3_OK) return settle(p, r, status);
+    const row one = {.fold = fold, .length = length, .id = r->row.id, .truth = r->row.truth, .pred = r->row.pred};
     FB3_TRY(p->take(p, &one));
     if (p->rows++ % ROWS_BEFORE_PAUSE == 0) FB3_TRY(run_report_pause(p->report));
-    return settle(p, r, fb3_csv_next(r->csv, &r->on_row));
+    return settle(p, r, next_row(r));
 }
 
 static fb3_status take_rest(pass *p)
@@ -116,8 +94,7 @@ static fb3_status take_id(pass *p, const char *id, int length)
 {
     for (int k = 0; k < p->report->folds; k++) {
         const reader *r = &p->reader[k];
-        int64_t bytes;
-        if (r->on_row && strcmp(fb3_csv_field(r->csv, r->id, &bytes), id) == 0) return take_row(p, k, length);
+        if (r->on_row && strcmp(r->row.id, id) == 0) return take_row(p, k, length);
     }
     return FB3_OK; /* a fold that was not trained */
 }

@@ -63,6 +63,28 @@ void fb3_proto_integer(fb3_proto *proto, int field, int64_t value)
     put_varint(proto, (uint64_t)value);
 }
 
+static void put_little_endian(fb3_proto *proto, uint64_t value, size_t bytes)
+{
+    if (!make_room(proto, bytes)) return;
+    for (size_t i = 0; i < bytes; i++) proto->data[proto->bytes++] = (unsigned char)(value >> 8 * i);
+}
+
+void fb3_proto_double(fb3_proto *proto, int field, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put_tag(proto, field, FIXED_64);
+    put_little_endian(proto, bits, sizeof bits);
+}
+
+void fb3_proto_float(fb3_proto *proto, int field, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put_tag(proto, field, FIXED_32);
+    put_little_endian(proto, bits, sizeof bits);
+}
+
 /* A reader refuses a whole message for one byte that is not UTF-8: such bytes are '?'. */
 static void put_utf8(char *to, const char *text, size_t bytes)
 {

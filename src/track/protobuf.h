@@ -20,6 +20,9 @@ void fb3_proto_free(fb3_proto *proto);
 /* Fields with proto3's default value (0, false, empty or NULL text) are left out. */
 void fb3_proto_integer(fb3_proto *proto, int field, int64_t value);
 void fb3_proto_text(fb3_proto *proto, int field, const char *text);
+/* These are there whatever their value: members of a oneof. */
+void fb3_proto_double(fb3_proto *proto, int field, double value);
+void fb3_proto_float(fb3_proto *proto, int field, float value);
 /* A message inside: what is written between begin and end. It is there even when it is empty. */
 size_t fb3_proto_begin(fb3_proto *proto, int field);
 void fb3_proto_end(fb3_proto *proto, size_t begun);
