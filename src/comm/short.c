@@ -68,7 +68,7 @@ fb3_status fb3_comm_share_table(fb3_comm *comm, void *table, size_t row_bytes, c
 static int share_values(MPI_Comm channel, void *mine, void *theirs, int bytes,
                         void (*keep)(void *mine, const void *theirs, size_t bytes))
 {
-    int rank = 0, size = 1, code = MPI_Comm_rank(channel, &rank);
+    int rank = 0, size = 0, code = MPI_Comm_rank(channel, &rank);
     if (code == MPI_SUCCESS) code = MPI_Comm_size(channel, &size);
     for (int distance = 1; code == MPI_SUCCESS && distance < size; distance *= 2) {
         code = exchange(channel, rank, size, distance, mine, theirs, bytes);

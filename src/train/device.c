@@ -62,14 +62,9 @@ void fb3_session_print_ranks(const fb3_session *session, void (*note)(const void
     fflush(stdout);
 }
 
-/* A rank in an order of its own. */
-typedef struct ranked {
-    const fb3_rank_info *info;
-} ranked;
-
 static int by_place_of_device(const void *left, const void *right)
 {
-    const fb3_rank_info *a = ((const ranked *)left)->info, *b = ((const ranked *)right)->info;
+    const fb3_rank_info *a = left, *b = right;
     if (a->node != b->node) return a->node < b->node ? -1 : 1;
     int order = strcmp(a->device_id, b->device_id);
     return order ? order : (a->rank > b->rank) - (a->rank < b->rank);
@@ -80,12 +75,12 @@ static fb3_status check_devices_differ(const fb3_session *session, const fb3_ran
 {
     const int size = session->size;
     fb3_status status = FB3_OK;
-    ranked *sorted = malloc((size_t)size * sizeof *sorted);
+    fb3_rank_info *sorted = malloc((size_t)size * sizeof *sorted);
     FB3_REQUIRE(sorted, FB3_FAILED, "out of memory for the start table");
-    for (int r = 0; r < size; r++) sorted[r].info = &info[r];
+    memcpy(sorted, info, (size_t)size * sizeof *sorted);
     qsort(sorted, (size_t)size, sizeof *sorted, by_place_of_device);
     for (int r = 1; r < size; r++) {
-        const fb3_rank_info *a = sorted[r - 1].info, *b = sorted[r].info;
+        const fb3_rank_info *a = &sorted[r - 1], *b = &sorted[r];
         bool same = a->device_id[0] && a->node == b->node && strcmp(a->device_id, b->device_id) == 0;
         FB3_REQUIRE_GOTO(!same, done, FB3_INPUT,
                          "ranks %d and %d of %s have the same device, %s at %s; start one rank per device", a->rank,

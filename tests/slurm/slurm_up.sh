@@ -5,8 +5,7 @@
 #   slurm_up.sh up   DIR             writes configuration and state under DIR, starts, waits until all nodes are idle
 #   slurm_up.sh node DIR NODE CMD..  runs CMD inside a virtual node
 #   slurm_up.sh kill DIR NODE        crashes a node: all its processes are gone at once; boot DIR NODE brings it back
-#   slurm_up.sh link DIR NODE down   cuts a node's network; up mends it; a rate (100mbit) limits what the node sends,
-#                                    free takes the limit away
+#   slurm_up.sh link DIR NODE down   cuts a node's network; up mends it
 #   slurm_up.sh down DIR             stops what `up` started, by process id and start time; the logs stay in DIR/log
 #
 # Submit with DIR/bin first in PATH (wrappers of sbatch, srun and so on) and the variables of DIR/env, one a line.
@@ -208,16 +207,6 @@ boot_node() { # NUMBER
     : >"$dir/run/$name.network"
 }
 
-link() { # NODE down|up|free|RATE
-    local node
-    node=$(<"$dir/run/$1.pid")
-    case $2 in
-    down | up) nsenter -t "$ctl" -n ip link set "veth${1#node}" "$2" ;;
-    free) nsenter -t "$node" -n tc qdisc delete dev eth0 root 2>/dev/null || true ;;
-    *) nsenter -t "$node" -n tc qdisc replace dev eth0 root tbf rate "$2" burst 256kb latency 50ms ;;
-    esac
-}
-
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 has_own_network() { [[ $(readlink "/proc/$1/ns/net") != "$(readlink /proc/self/ns/net)" ]]; }
@@ -267,7 +256,7 @@ up) up ;;
 node) node=$1 && shift && exec nsenter -t "$(<"$dir/run/$node.pid")" -a -- "$@" ;;
 kill) stop "$1" && stop "$1-outside" ;;
 boot) boot_node "${1#node}" ;;
-link) link "$1" "$2" ;;
+link) nsenter -t "$ctl" -n ip link set "veth${1#node}" "$2" ;;
 down) down ;;
 node_main) node_main "$@" ;;
 *) die "there is no command $command" ;;

@@ -250,7 +250,7 @@ def markdown(gpu, times):
     fast = [c for c in clusters if c.net is NETWORKS[0]]
     parts = ["# Scaling over GPUs: %s" % LABEL,
              "Made by `tools/scale-model`; %s, bf16, fused attention, real lengths, fp32 sums. No GPU and no network took part: **every time "
-             "and efficiency below is %s**, but for the last section, which is of the CPU." % (gpu, LABEL),
+             "and efficiency below is %s**, but for the last two sections, which are of the CPU." % (gpu, LABEL),
              summary_part(strong, weak),
              scaling_part("## Strong scaling: step ms (efficiency), %s" % LABEL, strong),
              scaling_part("## Weak scaling: step ms (efficiency), %s" % LABEL, weak), breakdown_part(weak),
