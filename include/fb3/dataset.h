@@ -70,7 +70,8 @@ typedef struct fb3_dataset {
 /* Opens one file, or several whose samples are taken one after the other (with ids that differ between them, which
  * fb3_dataset_verify looks at). Collective over the node. Checks everything that later reads rely on: shapes, monotone
  * offsets, `complete`, one tokenizer and the same label columns in all files; token ids below the tokenizer's
- * vocabulary are the caller's check against /vocabulary. FB3_INPUT: not such a file. */
+ * vocabulary are the caller's check against /vocabulary. FB3_INPUT: not such a file.
+ * `memory` NULL: local, and without the offsets: only ranges and the report can be read. */
 fb3_status fb3_dataset_open_files(fb3_dataset **dataset, const fb3_strings *h5_paths, fb3_node_memory *memory);
 fb3_status fb3_dataset_open(fb3_dataset **dataset, const char *h5_path, fb3_node_memory *memory);
 void fb3_dataset_close(fb3_dataset *dataset);
@@ -101,6 +102,8 @@ fb3_status fb3_dataset_read_ids(const fb3_dataset *dataset, const int64_t *rows,
 /* The same of rows first, first + 1, ... first + count - 1. */
 fb3_status fb3_dataset_label_range(const fb3_dataset *dataset, int64_t first, int64_t count, float *labels);
 fb3_status fb3_dataset_id_range(const fb3_dataset *dataset, int64_t first, int64_t count, fb3_strings *ids);
+/* Tokens of each of these rows: lengths [count]. */
+fb3_status fb3_dataset_length_range(const fb3_dataset *dataset, int64_t first, int64_t count, int *lengths);
 /* Reads every token: all checksums hold and every id is in /vocabulary; and that ids differ between files, which takes
  * 8 bytes of memory a sample. FB3_INPUT when not. */
 fb3_status fb3_dataset_verify(const fb3_dataset *dataset);

@@ -401,7 +401,7 @@ fb3_status fb3_dataset_open_files(fb3_dataset **dataset, const fb3_strings *h5_p
 {
     fb3_dataset *opened = NULL;
     fb3_status mine = open_all(&opened, h5_paths);
-    fb3_status status = share_offsets(opened, memory, mine);
+    fb3_status status = memory ? share_offsets(opened, memory, mine) : mine;
     *dataset = status == FB3_OK ? opened : NULL;
     if (status != FB3_OK) fb3_dataset_close(opened);
     return status;

@@ -51,6 +51,39 @@ fb3_status fb3_dataset_label_range(const fb3_dataset *dataset, int64_t first, in
     return read_range(dataset, LABELS, label_type(dataset), first, count, labels);
 }
 
+/* Of rows of one file, counted in it. */
+static fb3_status read_lengths(const fb3_dataset *dataset, const struct fb3_dataset_file *file, int64_t first,
+                               int64_t count, int *lengths)
+{
+    fb3_status status = FB3_OK;
+    hid_t offsets = H5I_INVALID_HID;
+    int64_t *block = malloc((size_t)(count + 1) * sizeof *block);
+    FB3_REQUIRE(block, FB3_FAILED, "out of memory for the lengths of %lld rows", (long long)count);
+    FB3_TRY_GOTO(fb3_h5_open_dataset(&offsets, file->file, "offsets"), done);
+    FB3_TRY_GOTO(fb3_h5_read_rows(offsets, H5T_NATIVE_INT64, (hsize_t)first, (hsize_t)count + 1, block), done);
+    for (int64_t i = 0; i < count; i++) {
+        const bool good = block[i] >= 0 && block[i + 1] > block[i] && block[i + 1] - block[i] <= dataset->max_length;
+        FB3_REQUIRE_GOTO(good, done, FB3_INPUT, "%s: /offsets is wrong at row %lld; prepare the data set again",
+                         file->path, (long long)(first + i));
+        lengths[i] = (int)(block[i + 1] - block[i]);
+    }
+done:
+    if (offsets >= 0) (void)H5Dclose(offsets);
+    free(block);
+    return status;
+}
+
+fb3_status fb3_dataset_length_range(const fb3_dataset *dataset, int64_t first, int64_t count, int *lengths)
+{
+    for (int f = 0; f < dataset->files; f++) {
+        const struct fb3_dataset_file *file = &dataset->file[f];
+        const int64_t start = file->first_row, end = start + file->rows;
+        const int64_t low = first > start ? first : start, high = first + count < end ? first + count : end;
+        if (low < high) FB3_TRY(read_lengths(dataset, file, low - start, high - low, lengths + (low - first)));
+    }
+    return FB3_OK;
+}
+
 fb3_status fb3_dataset_read_folds(const fb3_dataset *dataset, int8_t *folds)
 {
     assert(dataset->has_folds);

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BLOCK_ROWS = 1 << 16, NOT_SEEN = -1 };
+enum { BLOCK_ROWS = 1 << 14, NOT_SEEN = -1 };
 static const char FOLD_COLUMN[] = "fold";
 
 /* The ids of a data set and a hash table that leads from an id to its row. */

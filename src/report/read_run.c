@@ -98,8 +98,7 @@ done:
 
 /* Data sets that were prepared are where the configuration says, what was tokenised is `name` in the run directory.
  * *dataset stays NULL, with a note, where there is none to read. */
-static fb3_status open_dataset(run_report *report, const fb3_strings *sources, const char *name,
-                               fb3_node_memory *memory, fb3_dataset **dataset)
+static fb3_status open_dataset(run_report *report, const fb3_strings *sources, const char *name, fb3_dataset **dataset)
 {
     char *made = fb3_path_join(report->directory, name);
     *dataset = NULL;
@@ -112,7 +111,7 @@ static fb3_status open_dataset(run_report *report, const fb3_strings *sources, c
         status = run_report_note(report, "There is no data set %s: lengths of essays are not known.", paths->item[i]);
         goto done;
     }
-    status = run_report_tolerate(report, fb3_dataset_open_files(dataset, paths, memory));
+    status = run_report_tolerate(report, fb3_dataset_open_files(dataset, paths, NULL));
 done:
     free(made);
     return status;
@@ -123,13 +122,27 @@ int length_edge(int bin, int bins, int max_length)
     return (int)(((int64_t)bin + 1) * max_length / bins);
 }
 
-static void count_lengths(data_facts *facts, const fb3_dataset *data)
+static void count_length(data_facts *facts, int length, int max_length)
 {
-    for (int64_t row = 0; row < data->n; row++) {
-        int length = fb3_dataset_length(data, row), bin = 0;
-        while (bin < HISTOGRAM_BINS - 1 && length > length_edge(bin, HISTOGRAM_BINS, data->max_length)) bin++;
-        facts->histogram[length == data->max_length ? HISTOGRAM_BINS : bin]++;
+    int bin = 0;
+    while (bin < HISTOGRAM_BINS - 1 && length > length_edge(bin, HISTOGRAM_BINS, max_length)) bin++;
+    facts->histogram[length == max_length ? HISTOGRAM_BINS : bin]++;
+    facts->tokens += length;
+}
+
+static fb3_status count_lengths(data_facts *facts, const fb3_dataset *data)
+{
+    enum { AT_ONCE = 1 << 14 };
+    fb3_status status = FB3_OK;
+    int *lengths = malloc(AT_ONCE * sizeof *lengths);
+    FB3_REQUIRE(lengths, FB3_FAILED, "out of memory for a report");
+    for (int64_t first = 0; status == FB3_OK && first < data->n; first += AT_ONCE) {
+        const int64_t count = data->n - first < AT_ONCE ? data->n - first : AT_ONCE;
+        status = fb3_dataset_length_range(data, first, count, lengths);
+        for (int64_t i = 0; status == FB3_OK && i < count; i++) count_length(facts, lengths[i], data->max_length);
     }
+    free(lengths);
+    return status;
 }
 
 static fb3_status describe_data(run_report *report, const fb3_dataset *data)
@@ -138,22 +151,21 @@ static fb3_status describe_data(run_report *report, const fb3_dataset *data)
     facts->known = true;
     facts->n = data->n;
     facts->max_length = data->max_length;
-    facts->tokens = (double)data->offsets[data->n];
-    count_lengths(facts, data);
+    FB3_TRY(run_report_tolerate(report, count_lengths(facts, data)));
     return run_report_tolerate(report, fb3_dataset_read_report(data, &facts->report));
 }
 
 /* The data set that was trained on is described; the one that was evaluated on gives the lengths of its essays. */
-static fb3_status read_data_and_tables(run_report *report, fb3_node_memory *memory)
+static fb3_status read_data_and_tables(run_report *report)
 {
     const fb3_config *config = &report->config;
     const fb3_strings validation_file = {.item = (char **)&config->validation_file,
                                          .count = config->validation_file != NULL};
     fb3_dataset *data = NULL, *validation = NULL;
     fb3_status status = FB3_OK;
-    FB3_TRY_GOTO(open_dataset(report, &config->train_file, "data.h5", memory, &data), done);
+    FB3_TRY_GOTO(open_dataset(report, &config->train_file, "data.h5", &data), done);
     if (config->validation_file) {
-        FB3_TRY_GOTO(open_dataset(report, &validation_file, "validation.h5", memory, &validation), done);
+        FB3_TRY_GOTO(open_dataset(report, &validation_file, "validation.h5", &validation), done);
     }
     if (data) FB3_TRY_GOTO(describe_data(report, data), done);
     status = read_tables(report, config->validation_file ? validation : data);
@@ -167,16 +179,12 @@ done:
 
 static fb3_status read_run(run_report *report)
 {
-    fb3_node_memory memory;
     FB3_TRY(read_configuration(report));
     FB3_TRY(read_summary(report));
     report->log = calloc((size_t)report->folds, sizeof *report->log);
     FB3_REQUIRE(report->log, FB3_FAILED, "out of memory for a report");
     for (int k = 0; k < report->folds; k++) FB3_TRY(read_log(report, k));
-    FB3_TRY(fb3_node_memory_private(&memory));
-    fb3_status status = read_data_and_tables(report, &memory);
-    fb3_node_memory_private_free(&memory);
-    return status;
+    return read_data_and_tables(report);
 }
 
 fb3_status run_report_read(run_report *report, const char *directory)

@@ -99,20 +99,29 @@ static fb3_status take_id(pass *p, const char *id, int length)
     return FB3_OK; /* a fold that was not trained */
 }
 
+/* lengths[count], or -1 each where they cannot be read. */
+static fb3_status read_lengths(pass *p, const fb3_dataset *data, int64_t first, int64_t count, int *lengths)
+{
+    fb3_status status = fb3_dataset_length_range(data, first, count, lengths);
+    for (int64_t i = 0; status != FB3_OK && i < count; i++) lengths[i] = -1;
+    return run_report_tolerate(p->report, status);
+}
+
 static fb3_status take_along(pass *p, const fb3_dataset *data)
 {
-    for (int64_t first = 0; first < data->n; first += IDS_AT_ONCE) {
+    fb3_status status = FB3_OK;
+    int *lengths = malloc(IDS_AT_ONCE * sizeof *lengths);
+    FB3_REQUIRE(lengths, FB3_FAILED, "out of memory for a report");
+    for (int64_t first = 0; status == FB3_OK && first < data->n; first += IDS_AT_ONCE) {
         int64_t count = data->n - first < IDS_AT_ONCE ? data->n - first : IDS_AT_ONCE;
-        fb3_strings ids;
-        FB3_TRY(fb3_dataset_id_range(data, first, count, &ids));
-        fb3_status status = FB3_OK;
-        for (int i = 0; status == FB3_OK && i < ids.count; i++) {
-            status = take_id(p, ids.item[i], fb3_dataset_length(data, first + i));
-        }
+        fb3_strings ids = {0};
+        status = read_lengths(p, data, first, count, lengths);
+        if (status == FB3_OK) status = fb3_dataset_id_range(data, first, count, &ids);
+        for (int i = 0; status == FB3_OK && i < ids.count; i++) status = take_id(p, ids.item[i], lengths[i]);
         fb3_strings_free(&ids);
-        FB3_TRY(status);
     }
-    return FB3_OK;
+    free(lengths);
+    return status;
 }
 
 static fb3_status walk(pass *p, const fb3_dataset *data)

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-enum { BLOCK_ROWS = 1 << 16 };
+enum { BLOCK_ROWS = 1 << 14 };
 
 typedef struct block {
     const fb3_dataset *data;

@@ -11,7 +11,7 @@ import unittest
 from program import *
 
 SMALL, LARGE = 10 ** 4, int(os.environ.get("FB3_LARGE_ROWS", 5 * 10 ** 5))
-BYTES_A_SAMPLE, SLACK_MB = 16, 24  # the slack: buffers and HDF5's caches, which a small data set does not fill
+BYTES_A_SAMPLE, SLACK_MB = 16, 40  # the slack: buffers and HDF5's caches, which a small data set does not fill
 RUN = dict(TINY, max_steps=4, max_length=8, folds=3, learning_rate=1e-4, total_train_batch_size=64, per_device_train_batch_size=32,
            per_device_eval_batch_size=256)
 DROPPED = ("max_train_samples", "max_eval_samples", "train_file")
