@@ -50,6 +50,8 @@ fb3_status fb3_comm_gather_info(fb3_comm *comm, const char *device, const char *
 
 /* Memory shared by the ranks of this node. */
 fb3_node_memory *fb3_comm_node_memory(fb3_comm *comm);
+/* Frees all of it; what it hands out afterwards is new. Collective. */
+fb3_status fb3_comm_forget_memory(fb3_comm *comm);
 
 /* --- groups: parts of the world that work side by side (group.c) -------------------------------------------------- */
 

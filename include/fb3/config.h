@@ -73,6 +73,7 @@ typedef struct fb3_config {
     int64_t folds;
     fb3_fold_method fold_method;
     char *folds_file, *fold_column;
+    char *seeds;         /* "42,43,44"; NULL: one run, of `seed` */
     char *train_folds;   /* "all" or "0,2" */
     int64_t fold_groups; /* FB3_UNSET_INT: auto */
     bool group_by_length;
@@ -155,6 +156,11 @@ void fb3_config_help(const char *verb);
 
 /* The commented fb3.yaml of `fb3-dist init`, from the table. Caller frees. */
 char *fb3_config_template(void);
+
+/* Called for each key that differs between stored configurations, with its value in each; NULL where it is not there.
+ */
+typedef fb3_status (*fb3_config_difference)(void *context, const char *key, const char *const *values);
+fb3_status fb3_config_differences(const char *const *texts, int count, fb3_config_difference visit, void *context);
 
 /* The path of a data set that was prepared before: it ends in .h5. */
 bool fb3_is_prepared(const char *path);

@@ -13,6 +13,10 @@
  */
 char *fb3_file_temporary(const char *path);
 
+/* Removes the temporaries that killed writers left in `folder`, where nobody may be writing now. What cannot be removed
+ * stays, and does no harm. */
+void fb3_file_remove_temporaries(const char *folder);
+
 /* fsync `temporary`, rename it to `path`, fsync the folder. On failure the temporary is removed and `path` is as it
  * was. */
 fb3_status fb3_file_publish(const char *temporary, const char *path);

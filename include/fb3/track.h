@@ -105,7 +105,7 @@ fb3_status fb3_track_end(fb3_track *track, const fb3_end_record *end);
 bool fb3_track_keeps_models(const fb3_config *config);
 /* To the others only. */
 void fb3_track_model(fb3_track *track, const fb3_model_record *model);
-/* Waits until the others have caught up, or have not moved for a minute. */
+/* Waits until the others have caught up, or have not moved for two minutes. */
 void fb3_track_close(fb3_track *track, fb3_status left);
 
 /* --- the person at the terminal ----------------------------------------------------------------------------------- */

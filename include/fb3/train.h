@@ -48,6 +48,8 @@ void fb3_session_print_ranks(const fb3_session *session, void (*note)(const void
 fb3_status fb3_session_join(fb3_session *session, int number, int groups);
 /* The gradient all-reduce between the ranks' devices, borrowed; the first call connects them. Collective. */
 fb3_status fb3_session_reducer(fb3_session *session, fb3_reducer **reducer);
+/* After a run, before another: gives up its device, its group and the memory that its nodes shared. Collective. */
+fb3_status fb3_session_end_run(fb3_session *session);
 void fb3_session_close(fb3_session *session);
 /* profile.c: begins the trace that `profile` asks for, on the root; fb3_trace_finish() writes it. Local. */
 fb3_status fb3_profile_begin(fb3_session *session);
@@ -276,7 +278,7 @@ fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result);
 fb3_status fb3_fold_train(fb3_run *run, int fold);
 /* True when fold-<k> is complete already. Local. */
 bool fb3_fold_complete(const fb3_run *run, int fold);
-/* Removes what a kill left in a fold's folder: half-written checkpoints and, where the fold is complete, previous.h5.
+/* Removes what a kill left in a fold's folder: half-written files and, where the fold is complete, previous.h5.
  * Local; only while nobody writes there. */
 void fb3_fold_tidy(const fb3_run *run, int fold, bool complete);
 
@@ -365,9 +367,12 @@ double fb3_step_flops(const fb3_model_config *model, const int32_t *seq_start, i
 /* After an evaluation: has the page made by the I/O worker of rank 0 of the world, if one is due. A failure is one
  * warning. Local. */
 void fb3_run_page(const fb3_run *run);
-/* At the end of a run, or when it stops: makes the page at once, after the one that is under way. Local; the worker is
- * idle otherwise. */
-void fb3_run_last_page(const fb3_run *run);
+/* The fold has ended so: the page that is being made is waited for a few seconds, or not at all after a failure, and
+ * then given up. After it the worker makes no page. Local. */
+void fb3_run_page_settle(fb3_status fold);
+/* At the end of the run, or when it stops: rank 0 makes the page, in a few seconds or not at all where it stops.
+ * Collective; returns `end`, with its text, unless the ranks fail each other. */
+fb3_status fb3_run_last_page(const fb3_run *run, fb3_status end);
 
 /* --- watch.c: progress.json, and the live block ------------------------------------------------------------------- */
 
@@ -380,6 +385,9 @@ void fb3_run_watch_end(fb3_run *run);
 /* --- verbs -------------------------------------------------------------------------------------------------------- */
 
 fb3_status fb3_train(fb3_session *session);
+/* seeds.c: calls `train` once for each of config->seeds, as if seed and output_dir (<output_dir>/seed-<seed>) had been
+ * given so; at the end <output_dir>/summary.json and a table have the mean and the spread. */
+fb3_status fb3_train_seeds(fb3_session *session, fb3_status (*train)(fb3_session *session));
 fb3_status fb3_predict(fb3_session *session);
 fb3_status fb3_evaluate(fb3_session *session);
 /* Pools the fold tables of a run directory: oof.csv, summary.json, the table of scores. Root only, local. */

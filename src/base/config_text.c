@@ -83,3 +83,41 @@ done:
     fb3_config_free(&then);
     return status;
 }
+
+/* --- stored configurations side by side --------------------------------------------------------------------------- */
+
+/* The value of a key in a stored text, which has one "key: value" a line. Caller frees; NULL: not there. */
+static char *value_in(const char *text, const char *key)
+{
+    const size_t bytes = strlen(key);
+    for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+        if (strncmp(line, key, bytes) != 0 || line[bytes] != ':') continue;
+        const char *value = line + bytes + 1;
+        value += strspn(value, " ");
+        return strndup(value, strcspn(value, "\n"));
+    }
+    return NULL;
+}
+
+static bool all_the_same(char *const *values, int count)
+{
+    for (int i = 1; i < count; i++) {
+        if (!values[0] != !values[i] || (values[0] && strcmp(values[0], values[i]) != 0)) return false;
+    }
+    return true;
+}
+
+fb3_status fb3_config_differences(const char *const *texts, int count, fb3_config_difference visit, void *context)
+{
+    fb3_status status = FB3_OK;
+    char **values = calloc((size_t)count, sizeof *values);
+    FB3_REQUIRE(values, FB3_FAILED, "out of memory for configurations");
+    for (int k = 0; status == FB3_OK && k < fb3_option_count; k++) {
+        const char *key = fb3_option_table[k].key;
+        for (int i = 0; i < count; i++) values[i] = value_in(texts[i], key);
+        if (!all_the_same(values, count)) status = visit(context, key, (const char *const *)values);
+        for (int i = 0; i < count; i++) free(values[i]);
+    }
+    free(values);
+    return status;
+}

@@ -175,7 +175,6 @@ static const synonym SYNONYMS[] = {
     {"cv_strategy", "fold_method", NULL},
     {"random_state", "seed", NULL},
     {"random_seed", "seed", NULL},
-    {"seeds", "seed", NULL},
     {"length_column_name", "group_by_length", NULL},
     /* directories, evaluation, checkpoints */
     {"out_dir", "output_dir", NULL},

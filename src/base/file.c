@@ -2,6 +2,7 @@
 #include "fb3/file.h"
 #include "fb3/log.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -12,6 +13,8 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+static const char TEMPORARY[] = ".tmp";
 
 enum { FOLDER_MODE = 0777, FILE_MODE = 0666 }; /* before the umask */
 
@@ -59,7 +62,19 @@ char *fb3_path_join(const char *folder, const char *name)
 
 char *fb3_file_temporary(const char *path)
 {
-    return fb3_format("%s.tmp", path);
+    return fb3_format("%s%s", path, TEMPORARY);
+}
+
+void fb3_file_remove_temporaries(const char *folder)
+{
+    const size_t suffix = sizeof TEMPORARY - 1;
+    DIR *entries = opendir(folder);
+    for (const struct dirent *entry; entries && (entry = readdir(entries));) {
+        size_t bytes = strlen(entry->d_name);
+        if (bytes > suffix && strcmp(entry->d_name + bytes - suffix, TEMPORARY) == 0)
+            (void)unlinkat(dirfd(entries), entry->d_name, 0);
+    }
+    if (entries) closedir(entries);
 }
 
 bool fb3_file_exists(const char *path)

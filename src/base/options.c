@@ -170,7 +170,9 @@ const fb3_option fb3_option_table[] = {
     {"group_by_length", "train_sampling_strategy", OPTION_BOOLEAN, AT(group_by_length), .fallback = "false", .words = SAMPLING,
      .section = SECTION_FOLDS, .verbs = T, .help = "Hugging Face's order by length; batches are ragged, so it saves nothing here"},
     {"seed", .type = OPTION_INTEGER, AT(seed), .fallback = "42", .low = 0, .high = SEED_MAX,
-     .section = SECTION_FOLDS, .verbs = T | VERB_FOLDS | VERB_EVALUATE | VERB_BENCH, .help = "folds, dropout and random weights follow from it"},
+     .section = SECTION_FOLDS, .verbs = T | VERB_FOLDS | VERB_EVALUATE | VERB_BENCH | VERB_COMPARE, .help = "folds, dropout and random weights follow from it"},
+    {"seeds", .type = OPTION_NUMBERS, AT(seeds), .low = 0, .high = SEED_MAX, .flags = OPTION_WHOLE | OPTION_INVOCATION,
+     .section = SECTION_FOLDS, .verbs = VERB_TRAIN, .holder = "42,43,44", .help = "a run for each seed, in output_dir/seed-<seed>, and their mean and spread"},
     {"data_seed", .type = OPTION_INTEGER, AT(data_seed), .low = 0, .high = SEED_MAX,
      .section = SECTION_FOLDS, .verbs = T, .help = "order of the essays; unset: seed"},
 
@@ -268,7 +270,7 @@ const fb3_option fb3_option_table[] = {
     {"dtype", .type = OPTION_WORD, AT(dtype), .fallback = "float32", .words = DTYPES, .flags = OPTION_INVOCATION,
      .section = SECTION_OUTPUT, .verbs = VERB_EXPORT, .help = "type of the exported weights"},
     {"json", .type = OPTION_BOOLEAN, AT(json), .fallback = "false", .flags = OPTION_INVOCATION,
-     .section = SECTION_OUTPUT, .verbs = VERB_BENCH | VERB_STATUS, .help = "print JSON"},
+     .section = SECTION_OUTPUT, .verbs = VERB_BENCH | VERB_STATUS | VERB_COMPARE, .help = "print JSON"},
     {"watch", .type = OPTION_BOOLEAN, AT(watch), .fallback = "false", .flags = OPTION_INVOCATION,
      .section = SECTION_OUTPUT, .verbs = VERB_STATUS, .help = "again every two seconds, until the run is no longer alive"},
     {"full_length", .type = OPTION_BOOLEAN, AT(full_length), .fallback = "false", .flags = OPTION_INVOCATION,
@@ -304,7 +306,7 @@ const fb3_verb fb3_verb_table[] = {
     {"bench", VERB_BENCH, "", 0, 0, true, false, true, "measured speed of the parts against what this machine can do"},
     {"report", VERB_REPORT, "[RUN_DIR]...", 0, ANY_NUMBER, false, false, true, "make a run's report.html again; of several runs, comparison.html with them side by side"},
     {"status", VERB_STATUS, "[RUN_DIR]...", 0, ANY_NUMBER, false, false, true, "how far a run is, whether it is alive, and how it ended: from anywhere that sees its directory"},
-    {"compare", VERB_COMPARE, "RUN_DIR...", 0, ANY_NUMBER, false, false, false, "runs side by side"},
+    {"compare", VERB_COMPARE, "RUN_DIR...", 2, ANY_NUMBER, false, false, true, "what differs between runs, and whether one is better"},
     {"ensemble", VERB_ENSEMBLE, "RUN_DIR...", 0, ANY_NUMBER, false, false, false, "weights for several runs"},
 };
 const int fb3_verb_count = sizeof fb3_verb_table / sizeof *fb3_verb_table;

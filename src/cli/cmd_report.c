@@ -5,7 +5,7 @@
 
 static fb3_status report_one(const fb3_config *config, const char *run_dir)
 {
-    FB3_TRY(fb3_report_write(run_dir, config->output, NULL));
+    FB3_TRY(fb3_report_write(run_dir, config->output, NULL, NULL));
     if (config->output) {
         fb3_log_info("%s is written", config->output);
     } else {

@@ -211,6 +211,8 @@ static fb3_status look(display *d, bool *alive)
 {
     char *text = NULL;
     size_t bytes = 0;
+    fb3_strings_free(&d->runs); /* a seed may have begun */
+    FB3_TRY(find_runs(&d->runs, d->config));
     FILE *out = open_memstream(&text, &bytes);
     FB3_REQUIRE(out, FB3_FAILED, "out of memory for the progress of runs");
     fb3_status status = print_runs(out, d, alive);
@@ -223,10 +225,11 @@ static fb3_status look(display *d, bool *alive)
 fb3_status cmd_status(fb3_config *config)
 {
     display d = {.config = config, .terminal = fb3_terminal_find(STDOUT_FILENO)};
-    bool alive = false;
-    fb3_status status = find_runs(&d.runs, config);
-    if (status == FB3_OK) status = look(&d, &alive);
-    while (status == FB3_OK && config->watch && alive) {
+    bool alive = false, was_alive = false;
+    fb3_status status = look(&d, &alive);
+    /* Between two seeds of a run nothing is alive for a moment. */
+    while (status == FB3_OK && config->watch && (alive || (was_alive && d.runs.count > 1))) {
+        was_alive = alive;
         sleep(WATCH_SECONDS);
         status = look(&d, &alive);
     }

@@ -30,6 +30,7 @@ static const verb VERBS[] = {
     {.name = "doctor", .run = cmd_doctor},
     {.name = "report", .run = cmd_report},
     {.name = "status", .run = cmd_status},
+    {.name = "compare", .run = cmd_compare},
 };
 
 static const verb *find_verb(const char *name)

@@ -224,6 +224,15 @@ fb3_node_memory *fb3_comm_node_memory(fb3_comm *comm)
     return &comm->memory;
 }
 
+fb3_status fb3_comm_forget_memory(fb3_comm *comm)
+{
+    fb3_watchdog_begin(comm->watchdog, FB3_WATCH_PEERS, "memory shared by the node", FB3_WATCH_NO_STEP);
+    fb3_node_windows_close(comm);
+    fb3_status status = fb3_node_windows_open(comm);
+    fb3_watchdog_end(comm->watchdog);
+    return status;
+}
+
 /* Node numbers count the nodes in the order of their first ranks. On entry `node` holds the leader's world rank. */
 static void number_nodes(fb3_rank_info *info, int size)
 {

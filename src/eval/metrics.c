@@ -1,7 +1,6 @@
 /* Scores and losses of tables on the host. The model has the losses of batches (src/model/loss.c); here they are
  * computed from their definitions once more, in double, for a whole evaluation. */
 #include "fb3/metrics.h"
-#include "fb3/rng.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -81,45 +80,6 @@ void fb3_pearson(double *r, double *mean, const float *truth, const float *pred,
         r[y] = tt > 0 && pp > 0 ? tp / sqrt(tt * pp) : NAN;
         *mean += r[y] / targets;
     }
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* The MCRMSE of one resample: n rows drawn with replacement by counter (row, draw). */
-static double resampled_mcrmse(const float *truth, const float *pred, int64_t n, int targets, uint32_t draw,
-                               fb3_rng_key key)
-{
-    double sse[FB3_MAX_TARGETS] = {0};
-    for (int64_t i = 0; i < n; i++) {
-        fb3_philox word = fb3_philox4x32((uint32_t)i, (uint32_t)(i >> 32), draw, FB3_STREAM_ORDER, key.k0, key.k1);
-        uint64_t bits = ((uint64_t)word.word[0] << 32) | word.word[1];
-        int64_t row = (int64_t)(((unsigned __int128)bits * (uint64_t)n) >> 64);
-        for (int y = 0; y < targets; y++) {
-            double d = (double)pred[row * targets + y] - truth[row * targets + y];
-            sse[y] += d * d;
-        }
-    }
-    double mcrmse = 0;
-    for (int y = 0; y < targets; y++) mcrmse += sqrt(sse[y] / (double)n) / targets;
-    return mcrmse;
-}
-
-fb3_status fb3_bootstrap_mcrmse(double *low, double *high, const float *truth, const float *pred, int64_t n,
-                                int targets, int draws, uint64_t seed)
-{
-    double *value = malloc((size_t)draws * sizeof *value);
-    FB3_REQUIRE(value, FB3_FAILED, "out of memory for %d bootstrap draws", draws);
-    fb3_rng_key key = fb3_rng_key_make(seed, -1);
-    for (int d = 0; d < draws; d++) value[d] = resampled_mcrmse(truth, pred, n, targets, (uint32_t)d, key);
-    qsort(value, (size_t)draws, sizeof *value, compare_doubles);
-    *low = value[(int)(0.025 * (draws - 1) + 0.5)];
-    *high = value[(int)(0.975 * (draws - 1) + 0.5)];
-    free(value);
-    return FB3_OK;
 }
 
 void fb3_metric_name(char *name, size_t bytes, const char *target)

@@ -144,73 +144,42 @@ static void section_compared_time(page *p, const comparison *c)
 
 /* --- configuration ------------------------------------------------------------------------------------------------ */
 
-/* The value of `key` in a stored configuration, which has one "key: value" a line. Caller frees; NULL: not there. */
-static char *value_of(const char *yaml, const char *key, size_t key_bytes)
+typedef struct difference_rows {
+    page *p;
+    int runs, rows;
+} difference_rows;
+
+static fb3_status key_row(void *context, const char *key, const char *const *values)
 {
-    for (const char *line = yaml; *line; line += strcspn(line, "\n"), line += *line == '\n') {
-        if (strncmp(line, key, key_bytes) != 0 || line[key_bytes] != ':') continue;
-        const char *value = line + key_bytes + 1;
-        value += strspn(value, " ");
-        return strndup(value, strcspn(value, "\n"));
-    }
-    return NULL;
+    difference_rows *d = context;
+    page_row_begin(d->p, key);
+    for (int i = 0; i < d->runs; i++) page_cell_text(d->p, values[i] ? values[i] : "");
+    page_row_end(d->p);
+    d->rows++;
+    return FB3_OK;
 }
 
-static bool differs(const comparison *c, const char *key, size_t key_bytes)
+/* 0 rows where there is no memory for them: the page goes without. */
+static int write_differences(page *p, const comparison *c)
 {
-    char *first = value_of(c->run[0].yaml, key, key_bytes);
-    bool found = false;
-    for (int i = 1; i < c->runs && !found; i++) {
-        char *other = value_of(c->run[i].yaml, key, key_bytes);
-        found = !first != !other || (first && strcmp(first, other) != 0);
-        free(other);
-    }
-    free(first);
-    return found;
-}
-
-static void key_row(page *p, const comparison *c, const char *key, size_t key_bytes)
-{
-    char name[128];
-    snprintf(name, sizeof name, "%.*s", (int)key_bytes, key);
-    page_row_begin(p, name);
-    for (int i = 0; i < c->runs; i++) {
-        char *value = value_of(c->run[i].yaml, key, key_bytes);
-        page_cell_text(p, value ? value : "");
-        free(value);
-    }
-    page_row_end(p);
-}
-
-/* Keys of run i that no run before it has, so that each comes once. */
-static int write_differences(page *p, const comparison *c, int i)
-{
-    int rows = 0;
-    for (const char *line = c->run[i].yaml; *line; line += strcspn(line, "\n"), line += *line == '\n') {
-        size_t bytes = strcspn(line, ":\n");
-        bool before = line[bytes] != ':';
-        for (int j = 0; j < i && !before; j++) {
-            char *value = value_of(c->run[j].yaml, line, bytes);
-            before = value != NULL;
-            free(value);
-        }
-        if (before || !differs(c, line, bytes)) continue;
-        key_row(p, c, line, bytes);
-        rows++;
-    }
-    return rows;
+    difference_rows d = {.p = p, .runs = c->runs};
+    const char **texts = calloc((size_t)c->runs, sizeof *texts);
+    if (!texts) return 0;
+    for (int i = 0; i < c->runs; i++) texts[i] = c->run[i].yaml;
+    (void)fb3_config_differences(texts, c->runs, key_row, &d);
+    free(texts);
+    return d.rows;
 }
 
 static void section_differences(page *p, const comparison *c)
 {
-    int rows = 0;
     page_section_begin(p, "configuration", "Configuration");
     page_table_begin(p, "Keys that differ");
     page_head_begin(p);
     page_head(p, "key");
     for (int i = 0; i < c->runs; i++) page_head_text(p, c->run[i].directory);
     page_head_end(p);
-    for (int i = 0; i < c->runs; i++) rows += write_differences(p, c, i);
+    const int rows = write_differences(p, c);
     page_table_end(p);
     if (rows == 0) page_markup(p, "<p>The configurations are the same.</p>\n");
     page_section_end(p);
@@ -241,8 +210,9 @@ static fb3_status read_runs(comparison *c, const fb3_strings *run_dirs)
     c->run = calloc((size_t)run_dirs->count, sizeof *c->run);
     FB3_REQUIRE(c->run, FB3_FAILED, "out of memory for a report");
     for (int i = 0; i < run_dirs->count; i++) {
+        c->run[i].sharing = run_dirs->count;
         c->runs = i + 1; /* what was read of one that failed is freed, too */
-        FB3_TRY(run_report_read(&c->run[i], run_dirs->item[i], run_dirs->count, NULL));
+        FB3_TRY(run_report_read(&c->run[i], run_dirs->item[i]));
     }
     return collect_lines(c);
 }

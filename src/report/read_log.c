@@ -101,23 +101,31 @@ static void take_event(fold_log *log, const json_t *event, double batch)
     }
 }
 
+static void take_line(fold_log *log, const char *line, size_t bytes, double batch)
+{
+    json_t *event = json_loadb(line, bytes, 0, NULL);
+    if (event) {
+        take_event(log, event, batch);
+    } else {
+        log->unreadable_lines++;
+    }
+    json_decref(event);
+}
+
 /* A last line without its end is being written: it is nobody's fault. */
-static void read_lines(fold_log *log, FILE *file, double batch, fb3_worker *give_way_to)
+static fb3_status read_lines(const run_report *report, fold_log *log, FILE *file, double batch)
 {
     char *line = NULL;
     size_t capacity = 0;
     ssize_t bytes;
+    fb3_status status = FB3_OK;
     for (int64_t lines = 0; (bytes = getline(&line, &capacity, file)) > 0 && line[bytes - 1] == '\n'; lines++) {
-        json_t *event = json_loadb(line, (size_t)bytes, 0, NULL);
-        if (event) {
-            take_event(log, event, batch);
-        } else {
-            log->unreadable_lines++;
-        }
-        json_decref(event);
-        if (lines % LINES_BEFORE_PAUSE == 0) fb3_worker_give_way(give_way_to);
+        take_line(log, line, (size_t)bytes, batch);
+        if (lines % LINES_BEFORE_PAUSE == 0) FB3_TRY_GOTO(run_report_pause(report), done);
     }
+done:
     free(line);
+    return status;
 }
 
 static int points_of_a_fold(int folds)
@@ -136,8 +144,9 @@ static fb3_status read_file(run_report *report, int fold, const char *path)
     if (!file && errno == ENOENT) return FB3_OK; /* not begun */
     if (!file) return run_report_note(report, "%s cannot be read: %s", path, strerror(errno));
     log->begun = true;
-    read_lines(log, file, batch, report->give_way_to);
+    fb3_status status = read_lines(report, log, file, batch);
     (void)fclose(file);
+    FB3_TRY(status);
     if (log->unreadable_lines == 0) return FB3_OK;
     return run_report_note(report, "%s: %lld lines are not events and were left out.", path,
                            (long long)log->unreadable_lines);

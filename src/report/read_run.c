@@ -13,6 +13,11 @@
 /* run.yaml and summary.json are a few kilobytes. */
 #define LARGEST_TEXT ((size_t)1 << 20)
 
+fb3_status run_report_pause(const run_report *report)
+{
+    return report->pause ? report->pause(report->context) : FB3_OK;
+}
+
 fb3_status run_report_note(run_report *report, const char *format, ...)
 {
     char *text = NULL;
@@ -174,9 +179,8 @@ static fb3_status read_run(run_report *report)
     return status;
 }
 
-fb3_status run_report_read(run_report *report, const char *directory, int sharing, fb3_worker *give_way_to)
+fb3_status run_report_read(run_report *report, const char *directory)
 {
-    *report = (run_report){.sharing = sharing, .give_way_to = give_way_to};
     time_t now = time(NULL);
     struct tm utc;
     strftime(report->made_at, sizeof report->made_at, "%Y-%m-%d %H:%M:%S UTC", gmtime_r(&now, &utc));

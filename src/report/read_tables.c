@@ -101,7 +101,7 @@ static fb3_status take_row(pass *p, int fold, int length)
     fb3_status status = read_numbers(r, &one, p->t->targets);
     if (status != FB3_OK) return settle(p, r, status);
     FB3_TRY(p->take(p, &one));
-    if (p->rows++ % ROWS_BEFORE_PAUSE == 0) fb3_worker_give_way(p->report->give_way_to);
+    if (p->rows++ % ROWS_BEFORE_PAUSE == 0) FB3_TRY(run_report_pause(p->report));
     return settle(p, r, fb3_csv_next(r->csv, &r->on_row));
 }
 

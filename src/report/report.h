@@ -90,6 +90,11 @@ typedef struct data_facts {
 } data_facts;
 
 typedef struct run_report {
+    /* by the caller */
+    int sharing; /* so many runs are drawn on one page, so each has fewer points */
+    fb3_status (*pause)(void *context);
+    void *context;
+    /* from the files */
     char *directory, *name, *yaml;
     fb3_config config;
     int folds;
@@ -100,13 +105,12 @@ typedef struct run_report {
     json_t *summary; /* NULL: none */
     fb3_strings notes;
     char made_at[32];
-    int sharing;
-    fb3_worker *give_way_to;
 } run_report;
 
-/* `sharing`: so many runs are drawn on one page, so each has fewer points. */
-fb3_status run_report_read(run_report *report, const char *directory, int sharing, fb3_worker *give_way_to);
+fb3_status run_report_read(run_report *report, const char *directory);
 void run_report_free(run_report *report);
+/* To be called every few thousand rows. */
+fb3_status run_report_pause(const run_report *report);
 /* A sentence for the page's list of things to know. */
 fb3_status run_report_note(run_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The text of the error that was just seen becomes a note; only a lack of memory stays an error. */

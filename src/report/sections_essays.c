@@ -368,7 +368,7 @@ static void pair_table(page *p, const run_report *r, const pair *list, int count
 
 static void correlations(page *p, const run_report *r)
 {
-    pair list[FB3_MAX_TARGETS * FB3_MAX_TARGETS / 2];
+    pair list[FB3_MAX_TARGETS * FB3_MAX_TARGETS / 2] = {{0}};
     const tables *t = &r->tables;
     char text[160];
     page_figure_begin(
@@ -389,7 +389,7 @@ static void correlations(page *p, const run_report *r)
 
 /* --- the worst essays --------------------------------------------------------------------------------------------- */
 
-enum { TARGET_COLUMNS = 12 };
+enum { TARGET_COLUMNS = 12, ID_CHARACTERS = 64 };
 
 static void essay_cell(page *p, float truth, float pred, double error)
 {
@@ -408,7 +408,9 @@ static int worst_target(const essay *e, int targets)
 static void essay_row(page *p, const run_report *r, const essay *e)
 {
     int targets = r->tables.targets;
-    page_row_begin(p, e->id);
+    page_markup(p, "<tr><th scope=\"row\"><bdi>");
+    page_text_cut(p, e->id, ID_CHARACTERS);
+    page_markup(p, "</bdi></th>");
     page_cell_number(p, e->fold, 0);
     page_cell_number(p, e->length >= 0 ? (double)e->length : NAN, 0);
     page_cell_number(p, e->error, 3);

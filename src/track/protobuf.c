@@ -1,5 +1,7 @@
 #include "protobuf.h"
 
+#include "fb3/utf8.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,6 +63,13 @@ void fb3_proto_integer(fb3_proto *proto, int field, int64_t value)
     put_varint(proto, (uint64_t)value);
 }
 
+/* A reader refuses a whole message for one byte that is not UTF-8: such bytes are '?'. */
+static void put_utf8(char *to, const char *text, size_t bytes)
+{
+    memcpy(to, text, bytes);
+    for (size_t at = 0; (at += fb3_utf8_valid(to + at, bytes - at)) < bytes;) to[at] = '?';
+}
+
 void fb3_proto_text(fb3_proto *proto, int field, const char *text)
 {
     size_t length = text ? strlen(text) : 0;
@@ -68,7 +77,7 @@ void fb3_proto_text(fb3_proto *proto, int field, const char *text)
     put_tag(proto, field, DELIMITED);
     put_varint(proto, length);
     if (!make_room(proto, length)) return;
-    memcpy(proto->data + proto->bytes, text, length);
+    put_utf8((char *)proto->data + proto->bytes, text, length);
     proto->bytes += length;
 }
 

@@ -10,7 +10,7 @@
 #include <time.h>
 
 /* Steps and console lines leave the last places to the few events that a record cannot do without. */
-enum { PLACES = 1024, PLACES_FOR_MANY = PLACES - 64, MOST_TRACKERS = 4, EVENT_TEXTS = 3, STALLED_SECONDS = 60 };
+enum { PLACES = 1024, PLACES_FOR_MANY = PLACES - 64, MOST_TRACKERS = 4, EVENT_TEXTS = 3, STALLED_SECONDS = 120 };
 
 typedef struct track_event {
     fb3_track_kind kind;

@@ -21,13 +21,15 @@ static bool wanted(const fb3_strings *report_to, const char *name)
     return false;
 }
 
-static fb3_status open_others(fb3_track *track, const fb3_track_place *place)
+/* Without its thread a tracker is one that failed. */
+static void open_others(fb3_track *track, const fb3_track_place *place)
 {
     const fb3_tracker_kind *kinds[sizeof KINDS / sizeof *KINDS];
     int count = 0;
     for (const fb3_tracker_kind *kind = KINDS; kind->name; kind++)
         if (wanted(&place->config->report_to, kind->name)) kinds[count++] = kind;
-    return count > 0 ? fb3_track_queue_open(&track->others, place, kinds, count) : FB3_OK;
+    if (count > 0 && fb3_track_queue_open(&track->others, place, kinds, count) != FB3_OK)
+        fb3_log_warn("report_to: %s; training goes on without it", fb3_error_text());
 }
 
 static void hear(void *context, const char *line)
@@ -39,7 +41,7 @@ fb3_status fb3_track_open(fb3_track *track, const fb3_track_place *place)
 {
     *track = (fb3_track){0};
     FB3_TRY(fb3_tracker_open_jsonl(&track->jsonl, place));
-    FB3_TRY(open_others(track, place));
+    open_others(track, place);
     if (track->others) fb3_log_listen(hear, track->others);
     return FB3_OK;
 }

@@ -89,7 +89,7 @@ static fb3_status write_start(fb3_wandb *w, const fb3_run_record *run, const jso
 /* Where no earlier part is found, _step still has to be above all that a run of so many steps can have used. */
 static int64_t next_history(const fb3_wandb *w)
 {
-    bool lost = w->place.resume_step > 0 && w->past.parts == 0;
+    bool lost = !w->is_new && w->past.parts == 0;
     return lost ? 2 * w->place.resume_step + 1 : w->past.history + 1;
 }
 

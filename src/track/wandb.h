@@ -29,7 +29,8 @@ typedef struct fb3_wandb {
     char *fold_directory;
     /* whose run it is */
     char *id, *project, *entity, *group, *name, *notes;
-    char *tags; /* JSON array */
+    bool is_new; /* the id was not used before */
+    char *tags;  /* JSON array */
     char host[256];
     fb3_wandb_past past;
     /* where it is recorded: <wandb_dir>/wandb/offline-run-<time>-<id> */

@@ -51,13 +51,25 @@ static fb3_status make_new(fb3_wandb *w)
     return fb3_fail(FB3_FAILED, "cannot make %s: it is there already", w->directory);
 }
 
+/* wandb/latest-run is what W&B's programs open when nothing is named. Not every file system has links. */
+static void link_latest(const fb3_wandb *w)
+{
+    char *link = fb3_path_join(w->root, "latest-run"), *temporary = link ? fb3_format("%s.%s", link, w->id) : NULL;
+    const char *name = strrchr(w->directory, '/') + 1;
+    if (temporary && symlink(name, temporary) == 0 && rename(temporary, link) != 0) (void)unlink(temporary);
+    free(link);
+    free(temporary);
+}
+
 fb3_status fb3_wandb_make_directory(fb3_wandb *w)
 {
     FB3_TRY(fb3_folder_make(w->root));
     FB3_TRY(make_new(w));
     w->files = fb3_path_join(w->directory, "files");
     FB3_REQUIRE(w->files, FB3_FAILED, "out of memory for the run's directory");
-    return fb3_folder_make(w->files);
+    FB3_TRY(fb3_folder_make(w->files));
+    link_latest(w);
+    return FB3_OK;
 }
 
 static fb3_status write_text(const fb3_wandb *w, const char *name, const char *text)

@@ -146,7 +146,10 @@ static void put_tags(fb3_wandb *w, int field)
 {
     json_t *tags = json_loads(w->tags, 0, NULL), *tag;
     size_t i;
-    json_array_foreach(tags, i, tag) fb3_proto_text(&w->record, field, json_string_value(tag));
+    json_array_foreach(tags, i, tag)
+    {
+        fb3_proto_text(&w->record, field, json_string_value(tag));
+    }
     json_decref(tags);
 }
 

@@ -80,9 +80,10 @@ static fb3_status find_id(fb3_wandb *w)
     FB3_REQUIRE(path, FB3_FAILED, "out of memory for the run's id");
     fb3_status status = FB3_OK;
     if (w->place.resume_step > 0) w->id = stored_id(path);
-    if (!w->id) {
+    w->is_new = !w->id;
+    if (w->is_new) {
         status = new_id(w, &w->id);
-        if (status == FB3_OK) status = fb3_file_write(path, w->id, strlen(w->id));
+        if (status == FB3_OK && w->id) status = fb3_file_write(path, w->id, strlen(w->id));
     }
     free(path);
     return status;
@@ -288,7 +289,7 @@ fb3_status fb3_wandb_recall(fb3_wandb *w)
     fb3_strings parts = {0};
     w->past = (fb3_wandb_past){.history = -1, .summary = json_object()};
     FB3_REQUIRE(w->past.summary, FB3_FAILED, "out of memory for the run's summary");
-    if (w->place.resume_step == 0) return FB3_OK;
+    if (w->is_new) return FB3_OK;
     fb3_status status = list_parts(w, &parts);
     if (parts.count > 1) qsort(parts.item, (size_t)parts.count, sizeof *parts.item, by_text);
     for (int i = 0; status == FB3_OK && i < parts.count; i++) recall_part(w, parts.item[i]);

@@ -261,19 +261,12 @@ fb3_status fb3_fold_save_complete(fb3_fold_run *f)
     return FB3_OK;
 }
 
-/* What cannot be removed does no harm, and is tried again next time. */
 void fb3_fold_tidy(const fb3_run *run, int fold, bool complete)
 {
-    static const char *const WRITTEN[] = {"best.h5", "last.h5", "previous.h5", "initial.h5"};
-    for (size_t i = 0; i < sizeof WRITTEN / sizeof *WRITTEN; i++) {
-        char *path = fb3_run_fold_path(run, fold, WRITTEN[i]);
-        char *temporary = path ? fb3_file_temporary(path) : NULL;
-        if (temporary) (void)remove(temporary);
-        free(temporary);
-        free(path);
-    }
-    char *previous = complete ? fb3_run_fold_path(run, fold, "previous.h5") : NULL;
-    if (previous) fb3_checkpoint_remove(previous);
+    char *folder = fb3_run_fold_path(run, fold, NULL), *previous = fb3_run_fold_path(run, fold, "previous.h5");
+    if (folder) fb3_file_remove_temporaries(folder);
+    if (complete && previous) fb3_checkpoint_remove(previous);
+    free(folder);
     free(previous);
 }
 

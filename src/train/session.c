@@ -51,14 +51,29 @@ fb3_status fb3_session_open(fb3_session *session, fb3_config *config)
     return fb3_worker_start(&session->io, "io");
 }
 
+static void close_devices(fb3_session *session)
+{
+    if (session->reducer) session->reducer->ops->destroy(session->reducer);
+    fb3_backend_close(session->backend);
+    free(session->ranks);
+    session->reducer = NULL;
+    session->backend = NULL;
+    session->ranks = NULL;
+    if (session->comm != session->world) fb3_comm_leave(session->comm);
+}
+
+fb3_status fb3_session_end_run(fb3_session *session)
+{
+    close_devices(session);
+    use_comm(session, session->world);
+    return fb3_comm_forget_memory(session->world);
+}
+
 void fb3_session_close(fb3_session *session)
 {
     fb3_worker_stop(session->io);
-    if (session->reducer) session->reducer->ops->destroy(session->reducer);
-    fb3_backend_close(session->backend);
-    if (session->comm != session->world) fb3_comm_leave(session->comm);
+    close_devices(session);
     fb3_comm_finish(session->world);
-    free(session->ranks);
     *session = (fb3_session){0};
 }
 

@@ -39,22 +39,26 @@ static fb3_status train(fb3_run *run)
     if (status != FB3_OK && status != FB3_STOPPED) return status;
     status = meet(session, status);
     fb3_run_watch_end(run);
-    if (status == FB3_STOPPED) fb3_run_last_page(run);
+    if (status == FB3_STOPPED) return fb3_run_last_page(run, status);
     FB3_TRY(status);
     if (!session->root) run->trained_samples = 0; /* every rank has counted its group's */
     FB3_TRY(fb3_comm_sum_double(session->world, &run->trained_samples, 1, "counting samples"));
     FB3_TRY(fb3_comm_agree(session->world, session->first ? fb3_summarise(run) : FB3_OK, "pooling the folds"));
-    fb3_run_last_page(run);
-    return FB3_OK;
+    return fb3_run_last_page(run, FB3_OK);
 }
 
-fb3_status fb3_train(fb3_session *session)
+static fb3_status train_once(fb3_session *session)
 {
     fb3_run run;
-    FB3_TRY(fb3_signals_catch());
     fb3_status status = fb3_run_open(&run, session);
     if (status == FB3_OK) status = session->config->dry_run ? fb3_run_print_plan(&run) : train(&run);
     fb3_run_close(&run);
     fb3_status traced = fb3_trace_finish(); /* of a stopped run, too */
     return status == FB3_OK ? fb3_comm_agree(session->world, traced, "writing the trace") : status;
+}
+
+fb3_status fb3_train(fb3_session *session)
+{
+    FB3_TRY(fb3_signals_catch());
+    return session->config->seeds ? fb3_train_seeds(session, train_once) : train_once(session);
 }

@@ -407,6 +407,7 @@ fb3_status fb3_fold_train(fb3_run *run, int fold)
     FB3_TRY_GOTO(finish(&f), done);
 done:
     fb3_progress_end(run->progress, status);
+    fb3_run_page_settle(status);
     close_fold(&f, status);
     return status;
 }

@@ -147,7 +147,7 @@ class BadInput(ProgramTest):
         for words, word in [(["trian"], "train"), (["train", "--"], "--"), (["train", "--seed"], "seed"),
                             (["train", "missing.yaml"], "missing.yaml"), (["export"], "export"),
                             (["export", "nothing.h5"], "output"), (["inspect", "nothing.h5"], "nothing.h5"),
-                            (["predict", "nothing"], "test_file"), ([], "init"), (["report"], "report"),
+                            (["predict", "nothing"], "test_file"), ([], "init"), (["report"], "run.yaml"),
                             (["predict", "nothing", "--test_file", TEST], "nothing"),
                             (["evaluate", "nothing.csv", "--test_file", TRAIN], "nothing.csv")]:
             with self.subTest(words=words):

@@ -312,7 +312,7 @@ class MadeUp(ReportTest):
         texts = ["<script>alert(1)</script>", "\"'><svg onload=alert(1)>", "&amp;&lt;", "\u202egnp.exe", "]]>", "--><!--",
                  "a\tb", "x" * 1000, "\u4f60\u597d", "\U0001f600", "javascript:alert(1)", "</style></title>", "\ufffe"]
         targets = ["<b>bold</b>", "a&b", "\"quoted\" 'name'", "\u00e9\u00e8 </desc>"]
-        page = self.made_up(targets=targets, ident=lambda i: texts[i] if i < len(texts) else "e%d" % i, essays=13, folds=1,
+        page = self.made_up(targets=targets, ident=lambda i: texts[i] if i < len(texts) else "e%d" % i, essays=13,
                             pred=lambda t: t + 0.5)
         self.assertFalse([e for e in page.tree.iter() if e.tag.endswith("script")])
         self.assertIn("<b>bold</b>", page.words)

@@ -123,7 +123,7 @@ class Resume(ProgramTest):
         shutil.rmtree(os.path.join(out, "fold-1"))
         os.makedirs(os.path.join(out, "fold-1"))
         for left in ["fold-0/previous.h5", "fold-0/previous.h5.%s.sha256" % ("0" * 64), "fold-0/last.h5.tmp",
-                     "fold-1/best.h5.tmp", "fold-1/initial.h5.tmp"]:
+                     "fold-1/best.h5.tmp", "fold-1/best.h5.%s.sha256.tmp" % ("1" * 64), "fold-1/metrics.jsonl.tmp"]:
             shutil.copy(os.path.join(out, "fold-0", "last.h5"), os.path.join(out, left))
         run("train", **dict(options, output_dir=out))
         self.assertEqual([sorted(os.listdir(os.path.join(out, "fold-%d" % fold))) for fold in range(2)], names)

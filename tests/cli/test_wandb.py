@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -28,7 +29,8 @@ def wait_for_steps(process, out, steps):
 
 class Wandb(ProgramTest):
     def train(self, name, **options):
-        return run("train", env=ONE_THREAD, **dict(dict(TINY, output_dir=self.path(name), report_to="wandb"), **options))
+        defaults = dict(TINY, output_dir=self.path(name), report_to="wandb")
+        return run("train", env=ONE_THREAD, **dict(defaults, **options))
 
     def files_below(self, name):
         for folder, _, names in os.walk(self.path(name)):
@@ -64,7 +66,8 @@ class Recording(Wandb):
             self.assertEqual([line["_step"] for line in wb.history(log)], list(range(len(wb.history(log)))))
 
     def test_secrets_and_paths_stay_out(self):
-        env = environment(OMP_NUM_THREADS="1", WANDB_API_KEY="a-key-0123456789", MY_PASSWORD="pass-word-1", HOME="/home/some-body")
+        env = environment(OMP_NUM_THREADS="1", WANDB_API_KEY="a-key-0123456789", MY_PASSWORD="pass-word-1",
+                          HOME="/home/some-body")
         with open(os.path.join(SAMPLE, "spm.model"), "rb") as spm, open(self.path("spm.model"), "wb") as copy:
             copy.write(spm.read())
         shutil.copy(TINY["train_file"], self.path("train.csv"))
@@ -167,16 +170,24 @@ class Failures(Wandb):
 
 
 class Artifacts(Wandb):
+    @classmethod
+    def setUpClass(cls):
+        cls.trained = tempfile.mkdtemp(prefix="fb3-test-")
+        cls.addClassCleanup(shutil.rmtree, cls.trained)
+        run("train", env=ONE_THREAD, **dict(TINY, output_dir=os.path.join(cls.trained, "run"), report_to="wandb",
+                                            train_folds="all"))
+
     def setUp(self):
         super().setUp()
-        self.train("run", train_folds="all")
+        shutil.copytree(os.path.join(self.trained, "run"), self.path("run"))
         # as artifact.download() leaves them
         self.downloads = [self.path("artifacts", "FB3-fold-%d:v0" % fold) for fold in range(2)]
         for fold, download in enumerate(self.downloads):
             shutil.copytree(self.path("run", "artifacts", "FB3-fold-%d" % fold), download)
 
     def predict(self, *words, code=0, **options):
-        return run("predict", *words, code=code, test_file=TEST, output_file=self.path("submission.csv"), **options)
+        return run("predict", *words, code=code, env=ONE_THREAD, bind="keep", test_file=TEST,
+                   output_file=self.path("submission.csv"), **options)
 
     def submission(self):
         with open(self.path("submission.csv")) as file:
@@ -192,8 +203,8 @@ class Artifacts(Wandb):
 
     def test_its_files(self):
         for fold in range(2):
-            self.assertLessEqual({"pytorch_model.bin", "config.json", "tokenizer.json", "spm.model", "wandb_manifest.json"},
-                                 set(os.listdir(self.downloads[fold])))
+            files = {"pytorch_model.bin", "config.json", "tokenizer.json", "spm.model", "wandb_manifest.json"}
+            self.assertLessEqual(files, set(os.listdir(self.downloads[fold])))
             (log,) = wb.logs(self.path("run"), fold)
             (artifact,) = wb.of_kind(log, "artifact")
             self.assertEqual(wb.one(artifact, 5), b"FB3-fold-%d" % fold)

@@ -156,6 +156,10 @@ class WholeRun(Readers):
             self.assertEqual(artifact["digest"], oracle("-c", DIGEST, directory).stdout.split()[-1])
             self.assertEqual({e["path"] for e in artifact["manifest"]["contents"]}, set(os.listdir(directory)))
 
+    def test_the_latest_run_is_found(self):
+        text = cli("leet", "inspect", "--summary", os.path.join(self.out, "wandb")).stdout
+        self.assertRegex(text, r"(?m)^run +FB3-fold-1 ")
+
     def test_sync_lists_the_runs(self):
         done = cli("sync", "--dry-run", os.path.join(self.out, "wandb"))
         said = done.stdout + done.stderr

@@ -149,8 +149,10 @@ class Requeue(SlurmTest):
         lost = [table[which] for table, (_, which) in zip(tables, cases)]
         for node in lost:
             self.slurm_up("kill", node)
-        for job in jobs:
+        began = time.time()
+        for (launcher, which), job in zip(cases, jobs):
             self.wait_for_restart(job, 90)
+            print("%s, the node of rank %d lost: in the queue again within %.1f s" % (launcher, which, time.time() - began))
         for node in lost:
             self.slurm_up("boot", node)
         for job, out in zip(jobs, outs):

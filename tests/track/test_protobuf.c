@@ -51,6 +51,26 @@ static void numbers_come_back(void **state)
     fb3_proto_free(&proto);
 }
 
+static void texts_are_utf8(void **state)
+{
+    (void)state;
+    static const char *const TEXTS[][2] = {{"gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f"},
+                                           {"\xff", "?"},
+                                           {"a\xc3", "a?"},
+                                           {"\xc3(\xa0\xc3\xbc", "?(?\xc3\xbc"},
+                                           {"\xed\xa0\x80.", "???."}};
+    for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++) {
+        fb3_proto proto = {0};
+        fb3_proto_field field;
+        fb3_proto_text(&proto, 1, TEXTS[i][0]);
+        fb3_proto_reader reader = reader_of(&proto);
+        assert_true(fb3_proto_next(&reader, &field));
+        assert_int_equal(field.content.bytes, strlen(TEXTS[i][1]));
+        assert_memory_equal(field.content.data, TEXTS[i][1], field.content.bytes);
+        fb3_proto_free(&proto);
+    }
+}
+
 /* Lengths of one, two and three bytes, three levels deep. */
 static void messages_nest(void **state)
 {
@@ -101,7 +121,7 @@ static void damage_is_survived(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(bytes_are_those_of_the_encoding_guide),
-                                       cmocka_unit_test(numbers_come_back), cmocka_unit_test(messages_nest),
-                                       cmocka_unit_test(damage_is_survived)};
+                                       cmocka_unit_test(numbers_come_back), cmocka_unit_test(texts_are_utf8),
+                                       cmocka_unit_test(messages_nest), cmocka_unit_test(damage_is_survived)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -240,6 +240,21 @@ static void a_lost_part_is_allowed_for(void **state)
     fb3_config_free(&config);
 }
 
+/* report_to was added when the run was continued: there is nothing to go on with. */
+static void a_record_begun_late(void **state)
+{
+    (void)state;
+    fb3_track track;
+    contents c;
+    parse("late");
+    open_fold(&track, 5);
+    put_step(&track, 6);
+    fb3_track_close(&track, FB3_STOPPED);
+    assert_true(part(0, &c));
+    assert_string_equal(c.steps, "0:6 ");
+    fb3_config_free(&config);
+}
+
 static void a_fold_begun_anew_is_another_run(void **state)
 {
     (void)state;
@@ -396,7 +411,7 @@ static void a_long_run(void **state)
     assert_true(part(0, &c));
     print_message("%.1f us for a step, %.1f MB more memory\n", busy / STEPS * 1e6, after - before);
     assert_true(c.last_step == STEPS - 1);
-    assert_true(after - before < 16);
+    assert_true(SANITIZED || after - before < 16); /* a sanitizer keeps what was freed */
     assert_true(SANITIZED || busy / STEPS < 100e-6);
     fb3_config_free(&config);
 }
@@ -406,6 +421,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_resumed_run_goes_on),
                                        cmocka_unit_test(the_summary_goes_on_too),
                                        cmocka_unit_test(a_lost_part_is_allowed_for),
+                                       cmocka_unit_test(a_record_begun_late),
                                        cmocka_unit_test(a_fold_begun_anew_is_another_run),
                                        cmocka_unit_test(variables_count_and_secrets_stay_out),
                                        cmocka_unit_test(it_can_be_disabled),
