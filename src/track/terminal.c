@@ -45,7 +45,7 @@ fb3_terminal fb3_terminal_find(int stream)
 {
     fb3_terminal terminal = {.file = -1};
     const char *kind = getenv("TERM");
-    if (!set("TERM") || strcmp(kind, "dumb") == 0) return terminal;
+    if (!kind || !*kind || strcmp(kind, "dumb") == 0) return terminal;
     terminal.file = isatty(stream) ? fcntl(stream, F_DUPFD_CLOEXEC, 0) : open_launchers(stream);
     if (terminal.file >= 0 && !isatty(terminal.file)) fb3_terminal_close(&terminal);
     terminal.colour = terminal.file >= 0 && !set("NO_COLOR");
