@@ -15,6 +15,7 @@ typedef enum fb3_fold_phase {
     FB3_PHASE_COMPLETE,
     FB3_PHASE_STOPPED, /* with a complete checkpoint */
     FB3_PHASE_FAILED,
+    FB3_PHASE_KILLED, /* in the middle of its work: what a reader makes of one at work in a run that is not alive */
     FB3_PHASES
 } fb3_fold_phase;
 

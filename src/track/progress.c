@@ -16,7 +16,7 @@
 static const char *const PHASE[FB3_PHASES] = {
     [FB3_PHASE_WAITING] = "waiting", [FB3_PHASE_TRAINING] = "training", [FB3_PHASE_EVALUATING] = "evaluating",
     [FB3_PHASE_WRITING] = "writing", [FB3_PHASE_COMPLETE] = "complete", [FB3_PHASE_STOPPED] = "stopped",
-    [FB3_PHASE_FAILED] = "failed",
+    [FB3_PHASE_FAILED] = "failed",   [FB3_PHASE_KILLED] = "killed",
 };
 
 const char *fb3_phase_name(fb3_fold_phase phase)

@@ -125,7 +125,8 @@ static void steps_text(char *text, size_t bytes, const fb3_fold_progress *p)
 
 static const char *colour_of(fb3_fold_phase phase)
 {
-    return phase == FB3_PHASE_FAILED ? RED : phase == FB3_PHASE_STOPPED ? YELLOW : NULL;
+    if (phase == FB3_PHASE_FAILED || phase == FB3_PHASE_KILLED) return RED;
+    return phase == FB3_PHASE_STOPPED ? YELLOW : NULL;
 }
 
 static void add_measures(line *l, const fb3_fold_progress *p)

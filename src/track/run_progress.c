@@ -16,8 +16,6 @@
 
 /* Where there are no locks: a writer gives a sign of life every few seconds (console.c). */
 #define ALIVE_SECONDS 30.0
-/* The ranks of a run that fails or stops do not end in the same moment. */
-#define END_SECONDS 60.0
 
 static const char *const STATE[FB3_RUN_STATES] = {
     [FB3_RUN_STARTING] = "starting", [FB3_RUN_TRAINING] = "training", [FB3_RUN_FINISHING] = "finishing",
@@ -125,25 +123,26 @@ static bool is_alive(fb3_run_progress *run, fb3_lock_state lock, const char *hos
     return recent;
 }
 
-static bool ended_as(const fb3_run_progress *run, fb3_fold_phase phase)
-{
-    for (int i = 0; i < run->count; i++)
-        if (run->fold[i].phase == phase && run->fold[i].updated >= run->updated - END_SECONDS) return true;
-    return false;
-}
-
+/* A start makes a waiting fold of each that it has still to train, so what they say is of the last start. A rank that
+ * is killed makes those stop that outlive it. */
 static fb3_run_state state_of(const fb3_run_progress *run)
 {
-    int complete = 0, active = 0;
+    int in[FB3_PHASES] = {0}, active = 0;
     for (int i = 0; i < run->count; i++) {
-        complete += run->fold[i].phase == FB3_PHASE_COMPLETE;
+        in[run->fold[i].phase]++;
         active += fb3_phase_active(run->fold[i].phase);
     }
-    bool all = run->count > 0 && complete == run->count;
+    bool all = run->count > 0 && in[FB3_PHASE_COMPLETE] == run->count;
     if (run->alive) return all ? FB3_RUN_FINISHING : active > 0 ? FB3_RUN_TRAINING : FB3_RUN_STARTING;
     if (all) return FB3_RUN_COMPLETE;
-    if (ended_as(run, FB3_PHASE_FAILED)) return FB3_RUN_FAILED;
-    return ended_as(run, FB3_PHASE_STOPPED) ? FB3_RUN_STOPPED : FB3_RUN_KILLED;
+    if (in[FB3_PHASE_FAILED] > 0) return FB3_RUN_FAILED;
+    return active == 0 && in[FB3_PHASE_STOPPED] > 0 ? FB3_RUN_STOPPED : FB3_RUN_KILLED;
+}
+
+static void bury(fb3_run_progress *run)
+{
+    for (int i = 0; i < run->count; i++)
+        if (fb3_phase_active(run->fold[i].phase)) run->fold[i].phase = FB3_PHASE_KILLED;
 }
 
 /* MCRMSE of all folds; that of the only one where there is no cross-validation. */
@@ -181,6 +180,7 @@ static fb3_status read_run(fb3_run_progress *run, const char *yaml, const char *
     run->updated = newest_word(run);
     run->alive = is_alive(run, lock, this_host(host, sizeof host));
     run->state = state_of(run);
+    if (!run->alive) bury(run);
     run->eta = run->state == FB3_RUN_TRAINING ? fb3_progress_eta(run->fold, run->count) : NAN;
     return FB3_OK;
 }

@@ -228,6 +228,7 @@ class Status(Running):
         kill_all(process, out)
         found = status_json(out)
         self.assertEqual((found["state"], found["alive"], found["eta_seconds"]), ("killed", False, None))
+        self.assertEqual((found["folds"][0]["state"], found["folds"][0]["eta_seconds"]), ("killed", None))
         text = status(out).stdout
         self.assertRegex(text, r"run: killed; not alive")
         self.assertIn("without a word", text)
@@ -238,8 +239,10 @@ class Status(Running):
         out = self.path("run")
         process = self.start(out, ranks=2, fold_groups=2)
         self.assertTrue(status_json(out)["alive"])
-        kill_all(process, out)
-        self.assertEqual(status_json(out)["state"], "killed")
+        os.kill(pid_of_rank(out, 1), signal.SIGKILL)
+        process.communicate(timeout=60)  # the launcher has the other one stop
+        found = status_json(out)
+        self.assertEqual((found["state"], found["alive"], found["folds"][1]["state"]), ("killed", False, "killed"))
 
     def test_a_stop_and_what_follows(self):
         out = self.path("run")
