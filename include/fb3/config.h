@@ -106,7 +106,7 @@ typedef struct fb3_config {
     fb3_resume resume;
     char *resume_path;
     /* verbs */
-    bool debug, dry_run, quiet, help, version, json, full_length;
+    bool debug, dry_run, quiet, help, version, json, full_length, watch;
     char *output, *output_file, *sample_submission, *embeddings_file, *clip_predictions;
     bool per_fold;
     fb3_strings artifact;

@@ -24,6 +24,9 @@ fb3_status fb3_file_publish(const char *temporary, const char *path);
 /* Writes `bytes` bytes as the whole content of `path`, atomically. */
 fb3_status fb3_file_write(const char *path, const void *data, size_t bytes);
 
+/* The same without fsync, for what is written often and may be lost when the machine crashes. */
+fb3_status fb3_file_write_lightly(const char *path, const void *data, size_t bytes);
+
 /* Reads a whole file into a malloc'ed buffer with a 0 byte behind it. FB3_INPUT when it cannot be opened or is larger
  * than `limit`. Caller frees *data. */
 fb3_status fb3_file_read(const char *path, size_t limit, char **data, size_t *bytes);
@@ -36,6 +39,10 @@ bool fb3_folder_exists(const char *path); /* a directory */
  * warning and no protection. */
 fb3_status fb3_file_lock(const char *path, int seconds, int *lock);
 void fb3_file_unlock(int lock); /* -1 is fine */
+/* Whether a process holds that lock; nothing waits for the answer or is changed by it. Unknown: where the file system
+ * has no locks, or the file cannot be opened. A file system may keep the locks of each node to itself. */
+typedef enum fb3_lock_state { FB3_LOCK_FREE, FB3_LOCK_HELD, FB3_LOCK_UNKNOWN } fb3_lock_state;
+fb3_lock_state fb3_file_lock_look(const char *path);
 
 /* mkdir -p. */
 fb3_status fb3_folder_make(const char *path);

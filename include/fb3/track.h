@@ -110,19 +110,6 @@ void fb3_track_close(fb3_track *track, fb3_status left);
 
 /* --- the person at the terminal ----------------------------------------------------------------------------------- */
 
-/* The progress of one fold: a bar that is redrawn on a terminal, plain lines elsewhere. Rank 0 only. */
-typedef struct fb3_progress {
-    int fold, folds;
-    int64_t total_steps, first_step;
-    double started, last_drawn;
-    bool terminal, quiet, drawn;
-} fb3_progress;
-void fb3_progress_begin(fb3_progress *progress, int fold, int folds, int64_t first_step, int64_t total_steps,
-                        bool quiet);
-void fb3_progress_step(fb3_progress *progress, const fb3_step_record *step);
-void fb3_progress_eval(fb3_progress *progress, const fb3_eval_record *eval, bool best);
-void fb3_progress_end(fb3_progress *progress);
-
 /* The table of scores at the end, on standard output: a row per fold, pooled, the mean predictor. */
 typedef struct fb3_score_row {
     const char *name;

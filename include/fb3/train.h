@@ -14,8 +14,8 @@
 #include "fb3/hf_dir.h"
 #include "fb3/oof.h"
 #include "fb3/optim.h"
+#include "fb3/progress.h"
 #include "fb3/sampler.h"
-#include "fb3/track.h"
 #include "fb3/worker.h"
 
 /* --- session.c, device.c: what every distributed verb starts with ------------------------------------------------- */
@@ -71,6 +71,8 @@ char *fb3_versions_json(void);
 fb3_status fb3_signals_catch(void);
 /* This rank was asked to stop, or the scheduler's end time minus `stop_before_end` seconds has passed. */
 bool fb3_signals_stop_wanted(int64_t stop_before_end);
+/* SIGINT ends the process as ever, and takes the live block off the terminal first. */
+fb3_status fb3_signals_clear_terminal(void);
 
 /* How a global batch is split into micro-batches. */
 typedef struct fb3_split {
@@ -176,6 +178,7 @@ typedef struct fb3_run {
     fb3_split split;                  /* of the global batch, on this group */
     int micro_sequences, longest;     /* of a training micro-batch; of the data, in tokens */
     int lock;                         /* of the run directory, on the root; else -1 */
+    fb3_progress *progress;           /* on the first rank of a group while folds are trained; NULL is fine */
     double started;                   /* fb3_seconds() */
     double trained_samples;           /* since then, by this process's group; in the end by all */
 } fb3_run;
@@ -370,6 +373,14 @@ void fb3_run_page_settle(fb3_status fold);
 /* At the end of the run, or when it stops: rank 0 makes the page, in a few seconds or not at all where it stops.
  * Collective; returns `end`, with its text, unless the ranks fail each other. */
 fb3_status fb3_run_last_page(const fb3_run *run, fb3_status end);
+
+/* --- watch.c: progress.json, and the live block ------------------------------------------------------------------- */
+
+/* Before the first fold: puts right what an earlier start has left, asks whether a person looks on, opens run->progress
+ * on the first rank of each group. Collective over the world. */
+fb3_status fb3_run_watch(fb3_run *run);
+/* Local. */
+void fb3_run_watch_end(fb3_run *run);
 
 /* --- verbs -------------------------------------------------------------------------------------------------------- */
 

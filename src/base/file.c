@@ -147,7 +147,18 @@ static fb3_status write_all(int file, const char *path, const char *data, size_t
     return FB3_OK;
 }
 
-fb3_status fb3_file_write(const char *path, const void *data, size_t bytes)
+/* Without fsync: a reader sees the old content or the new one, and a machine that crashes may lose both. */
+static fb3_status publish_lightly(const char *temporary, const char *path)
+{
+    if (rename(temporary, path) == 0) return FB3_OK;
+    fb3_status status =
+        fb3_fail(at_fault(errno), "cannot rename %s to %s: %s; %s", temporary, path, strerror(errno), cure_of(errno));
+    unlink(temporary);
+    return status;
+}
+
+static fb3_status write_file(const char *path, const void *data, size_t bytes,
+                             fb3_status (*publish)(const char *temporary, const char *path))
 {
     fb3_status status = FB3_OK;
     char *temporary = fb3_file_temporary(path);
@@ -161,12 +172,22 @@ fb3_status fb3_file_write(const char *path, const void *data, size_t bytes)
         status =
             fb3_fail(FB3_FAILED, "cannot write %s: %s; check the file system and its space", path, strerror(errno));
     if (status == FB3_OK)
-        status = fb3_file_publish(temporary, path);
+        status = publish(temporary, path);
     else
         unlink(temporary);
 done:
     free(temporary);
     return status;
+}
+
+fb3_status fb3_file_write(const char *path, const void *data, size_t bytes)
+{
+    return write_file(path, data, bytes, fb3_file_publish);
+}
+
+fb3_status fb3_file_write_lightly(const char *path, const void *data, size_t bytes)
+{
+    return write_file(path, data, bytes, publish_lightly);
 }
 
 static fb3_status read_all(int file, const char *path, char *data, size_t bytes)
@@ -271,6 +292,16 @@ fb3_status fb3_file_lock(const char *path, int seconds, int *lock)
     fb3_log_warn("%s cannot be locked (%s): take care that only one run works in that directory", path,
                  strerror(error));
     return FB3_OK;
+}
+
+fb3_lock_state fb3_file_lock_look(const char *path)
+{
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) return errno == ENOENT ? FB3_LOCK_FREE : FB3_LOCK_UNKNOWN;
+    int error = flock(file, LOCK_SH | LOCK_NB) == 0 ? 0 : errno;
+    close(file);
+    if (error == 0) return FB3_LOCK_FREE;
+    return error == EWOULDBLOCK ? FB3_LOCK_HELD : FB3_LOCK_UNKNOWN;
 }
 
 void fb3_file_unlock(int lock)

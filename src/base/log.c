@@ -3,10 +3,17 @@
 #include "fb3/log.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 enum { LINE_BYTES = 4096, HOST_BYTES = 256 };
+
+/* To the start of the line, and everything from there on goes. */
+#define CLEAR "\r\033[J"
 
 static struct {
     int rank, size;
@@ -21,6 +28,13 @@ static struct {
     void *context;
     pthread_mutex_t lock; /* recursive: a listener may have something to say itself */
 } listener = {.lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP};
+
+static struct {
+    volatile sig_atomic_t known; /* there may be one: lines clear it */
+    volatile sig_atomic_t over;  /* there will be none any more */
+    char *text;                  /* NULL: it is not drawn. Like `lines` under line_lock */
+    int lines;
+} foot;
 
 void fb3_log_identity(int rank, int size, const char *host)
 {
@@ -54,14 +68,51 @@ void fb3_log_overhear(const char *line)
     pthread_mutex_unlock(&listener.lock);
 }
 
+/* With the lock. */
+static void draw_foot(void)
+{
+    if (foot.text && !foot.over) fprintf(stderr, CLEAR "\n%s\033[%dA", foot.text, foot.lines + 1);
+}
+
+void fb3_log_write(const char *line)
+{
+    pthread_mutex_lock(&line_lock);
+    fprintf(stderr, "%s%s\n", foot.known && !foot.over ? CLEAR : "", line);
+    draw_foot();
+    fflush(stderr);
+    pthread_mutex_unlock(&line_lock);
+}
+
+void fb3_log_has_foot(void)
+{
+    foot.known = 1;
+}
+
+void fb3_log_foot(const char *text, int lines)
+{
+    pthread_mutex_lock(&line_lock);
+    if (foot.text && !text && !foot.over) fputs(CLEAR, stderr);
+    free(foot.text);
+    foot.text = text ? strdup(text) : NULL; /* without memory nothing is drawn */
+    foot.lines = lines;
+    draw_foot();
+    fflush(stderr);
+    pthread_mutex_unlock(&line_lock);
+}
+
+void fb3_log_drop_foot(void)
+{
+    if (!foot.known || foot.over) return;
+    foot.over = 1;
+    ssize_t written = write(STDERR_FILENO, CLEAR, sizeof CLEAR - 1);
+    (void)written;
+}
+
 static void write_line(const char *prefix, const char *text)
 {
     char line[LINE_BYTES + HOST_BYTES + 128];
     snprintf(line, sizeof line, "%s%s%s", prefix, identity.group, text);
-    pthread_mutex_lock(&line_lock);
-    fprintf(stderr, "%s\n", line);
-    fflush(stderr);
-    pthread_mutex_unlock(&line_lock);
+    fb3_log_write(line);
     fb3_log_overhear(line);
 }
 
@@ -93,5 +144,6 @@ void fb3_log_error(const char *text)
     if (identity.size > 1)
         snprintf(prefix, sizeof prefix, "fb3-dist: [rank %d%s%s] ", identity.rank, identity.host[0] ? " " : "",
                  identity.host);
+    fb3_log_drop_foot();
     write_line(prefix, text);
 }

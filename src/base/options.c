@@ -270,7 +270,9 @@ const fb3_option fb3_option_table[] = {
     {"dtype", .type = OPTION_WORD, AT(dtype), .fallback = "float32", .words = DTYPES, .flags = OPTION_INVOCATION,
      .section = SECTION_OUTPUT, .verbs = VERB_EXPORT, .help = "type of the exported weights"},
     {"json", .type = OPTION_BOOLEAN, AT(json), .fallback = "false", .flags = OPTION_INVOCATION,
-     .section = SECTION_OUTPUT, .verbs = VERB_BENCH | VERB_COMPARE, .help = "print JSON"},
+     .section = SECTION_OUTPUT, .verbs = VERB_BENCH | VERB_STATUS | VERB_COMPARE, .help = "print JSON"},
+    {"watch", .type = OPTION_BOOLEAN, AT(watch), .fallback = "false", .flags = OPTION_INVOCATION,
+     .section = SECTION_OUTPUT, .verbs = VERB_STATUS, .help = "again every two seconds, until the run is no longer alive"},
     {"full_length", .type = OPTION_BOOLEAN, AT(full_length), .fallback = "false", .flags = OPTION_INVOCATION,
      .section = SECTION_OUTPUT, .verbs = VERB_BENCH, .help = "essays of max_length tokens, not of the usual lengths"},
 
@@ -303,7 +305,7 @@ const fb3_verb fb3_verb_table[] = {
     {"doctor", VERB_DOCTOR, "", 0, 0, false, false, true, "what this build can do on this machine"},
     {"bench", VERB_BENCH, "", 0, 0, true, false, true, "measured speed of the parts against what this machine can do"},
     {"report", VERB_REPORT, "[RUN_DIR]...", 0, ANY_NUMBER, false, false, true, "make a run's report.html again; of several runs, comparison.html with them side by side"},
-    {"status", VERB_STATUS, "RUN_DIR", 0, ANY_NUMBER, false, false, false, "how far a run is"},
+    {"status", VERB_STATUS, "[RUN_DIR]...", 0, ANY_NUMBER, false, false, true, "how far a run is, whether it is alive, and how it ended: from anywhere that sees its directory"},
     {"compare", VERB_COMPARE, "RUN_DIR...", 2, ANY_NUMBER, false, false, true, "what differs between runs, and whether one is better"},
     {"ensemble", VERB_ENSEMBLE, "RUN_DIR...", 0, ANY_NUMBER, false, false, false, "weights for several runs"},
 };

@@ -11,6 +11,7 @@ fb3_status cmd_export(fb3_config *config);
 fb3_status cmd_inspect(fb3_config *config);
 fb3_status cmd_doctor(fb3_config *config);
 fb3_status cmd_report(fb3_config *config);
+fb3_status cmd_status(fb3_config *config);
 fb3_status cmd_compare(fb3_config *config);
 
 /* --version: this program and every library it was built with, one a line. */

@@ -29,6 +29,7 @@ static const verb VERBS[] = {
     {.name = "inspect", .run = cmd_inspect},
     {.name = "doctor", .run = cmd_doctor},
     {.name = "report", .run = cmd_report},
+    {.name = "status", .run = cmd_status},
     {.name = "compare", .run = cmd_compare},
 };
 

@@ -10,7 +10,6 @@ typedef struct fb3_fold_writer {
     float *staging[3];    /* host copies of param, m, v where the device has memory of its own (alloc_host) */
     fb3_oof_writer table; /* of the evaluation that is going on */
     fb3_track track;
-    fb3_progress progress;
 } fb3_fold_writer;
 
 /* One file of a checkpoint. */

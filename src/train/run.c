@@ -414,6 +414,7 @@ fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session)
 
 void fb3_run_close(fb3_run *run)
 {
+    fb3_run_watch_end(run);
     fb3_file_unlock(run->lock);
     free(run->group_of_rank);
     fb3_param_table_free(run->table);

@@ -1,5 +1,6 @@
 /* Being asked to stop: SIGTERM and SIGUSR1 set a flag, and so does the scheduler's end time coming near. The ranks
  * agree on the flag at their next micro-batch (step.c), so that all stop at the same place. */
+#include "fb3/log.h"
 #include "fb3/train.h"
 
 #include <errno.h>
@@ -13,6 +14,14 @@ static volatile sig_atomic_t stop_signal;
 static void remember(int number)
 {
     stop_signal = number;
+    fb3_log_drop_foot(); /* a launcher may leave no time for more */
+}
+
+/* The default action follows when this has returned. */
+static void clear_terminal(int number)
+{
+    fb3_log_drop_foot();
+    raise(number);
 }
 
 /* The handler gets a stack of its own. Without it, about one stopped run in thirty died later of memory that had been
@@ -27,6 +36,14 @@ fb3_status fb3_signals_catch(void)
     FB3_REQUIRE(sigaltstack(&stack, NULL) == 0 && sigaction(SIGTERM, &action, NULL) == 0 &&
                     sigaction(SIGUSR1, &action, NULL) == 0,
                 FB3_FAILED, "cannot catch signals: %s", strerror(errno));
+    return FB3_OK;
+}
+
+fb3_status fb3_signals_clear_terminal(void)
+{
+    struct sigaction action = {.sa_handler = clear_terminal, .sa_flags = (int)(SA_RESETHAND | SA_ONSTACK)};
+    sigemptyset(&action.sa_mask);
+    FB3_REQUIRE(sigaction(SIGINT, &action, NULL) == 0, FB3_FAILED, "cannot catch signals: %s", strerror(errno));
     return FB3_OK;
 }
 

@@ -34,9 +34,11 @@ static fb3_status meet(fb3_session *session, fb3_status mine)
 static fb3_status train(fb3_run *run)
 {
     fb3_session *session = run->session;
+    FB3_TRY(fb3_run_watch(run));
     fb3_status status = train_folds(run);
     if (status != FB3_OK && status != FB3_STOPPED) return status;
     status = meet(session, status);
+    fb3_run_watch_end(run);
     if (status == FB3_STOPPED) return fb3_run_last_page(run, status);
     FB3_TRY(status);
     if (!session->root) run->trained_samples = 0; /* every rank has counted its group's */

@@ -199,7 +199,7 @@ static fb3_status log_step(fb3_fold_run *f, const fb3_step_plan *plan, const fb3
                               .samples = ids ? &samples.ids : NULL};
     fb3_status status = ids ? fb3_worker_run(f->run->session->io, read_sample_ids, &samples) : FB3_OK;
     if (status == FB3_OK && logged) status = fb3_track_step(&w->track, &record);
-    fb3_progress_step(&w->progress, &record);
+    fb3_progress_step(f->run->progress, &record);
     fb3_strings_free(&samples.ids);
     return status;
 }
@@ -252,6 +252,7 @@ static fb3_status evaluate(fb3_fold_run *f)
     fb3_run *run = f->run;
     fb3_scores scores;
     double value = NAN, started = fb3_seconds(), begin = fb3_trace_begin();
+    fb3_progress_phase(run->progress, FB3_PHASE_EVALUATING);
     FB3_TRY(fb3_fold_evaluate(f, &scores));
     double seconds = fb3_seconds() - started;
     fb3_trace_end(begin, "train", "evaluate", "samples", (double)f->rows.eval_count);
@@ -275,12 +276,14 @@ static fb3_status evaluate(fb3_fold_run *f)
                                   .samples_per_second = (double)f->rows.eval_count / seconds,
                                   .scores = &scores,
                                   .targets = &run->config->label_columns};
-        fb3_progress_eval(&f->writer.progress, &record, best);
+        fb3_progress_eval(run->progress, &record, value, best);
         mine = fb3_track_eval(&f->writer.track, &record);
     }
     FB3_TRY(fb3_comm_agree(run->session->comm, mine, "recording the evaluation"));
+    fb3_progress_phase(run->progress, FB3_PHASE_WRITING);
     FB3_TRY(fb3_fold_keep_table(f, best)); /* the predictions of the best weights are the fold's out-of-fold rows */
     if (best) FB3_TRY(fb3_fold_save_best(f));
+    fb3_progress_phase(run->progress, FB3_PHASE_TRAINING);
     fb3_run_page(run);
     return FB3_OK;
 }
@@ -289,6 +292,7 @@ static fb3_status evaluate(fb3_fold_run *f)
  * optimizer's state is needed, whatever save_only_model says of ordinary checkpoints. */
 static fb3_status stop(fb3_fold_run *f)
 {
+    fb3_progress_phase(f->run->progress, FB3_PHASE_WRITING);
     FB3_TRY(fb3_fold_save_last(f, true));
     FB3_TRY(fb3_fold_save_settle(f));
     return fb3_fail(FB3_STOPPED,
@@ -313,7 +317,9 @@ static fb3_status train_to_the_end(fb3_fold_run *f)
         if (f->is_writer) FB3_TRY(log_step(f, plan, &result, fb3_seconds() - started));
         if (eval_due(f)) FB3_TRY(evaluate(f));
         if (strategy_due(f, config->save_strategy, f->save_steps) && !at_end(f)) {
+            fb3_progress_phase(f->run->progress, FB3_PHASE_WRITING);
             FB3_TRY(fb3_fold_save_last(f, !config->save_only_model));
+            fb3_progress_phase(f->run->progress, FB3_PHASE_TRAINING);
         }
     }
     return FB3_OK;
@@ -338,6 +344,7 @@ static fb3_status record_end(fb3_fold_run *f)
 static fb3_status finish(fb3_fold_run *f)
 {
     if (f->state.best_step == 0 && f->rows.eval_count > 0) FB3_TRY(evaluate(f));
+    fb3_progress_phase(f->run->progress, FB3_PHASE_WRITING);
     if (f->rows.eval_count == 0) FB3_TRY(fb3_fold_save_best(f));
     FB3_TRY(fb3_fold_save_settle(f)); /* before the record of the end: that is the last word */
     fb3_status mine = f->is_writer ? record_end(f) : FB3_OK;
@@ -378,19 +385,28 @@ static void close_fold(fb3_fold_run *f, fb3_status left)
     free(f->trainer.leaf_sums);
 }
 
+static void begin_progress(const fb3_fold_run *f)
+{
+    fb3_fold_progress from = fb3_fold_progress_none(f->fold);
+    from.step = f->state.step;
+    from.total_steps = f->total_steps;
+    from.epoch = epoch_of(f);
+    from.best_metric = f->state.best_metric;
+    from.best_step = f->state.best_step;
+    fb3_progress_begin(f->run->progress, &from);
+}
+
 fb3_status fb3_fold_train(fb3_run *run, int fold)
 {
     fb3_status status = FB3_OK;
     fb3_fold_run f = {.run = run, .fold = fold, .is_writer = run->session->root};
     FB3_TRY_GOTO(prepare(&f), done);
     f.started = fb3_seconds();
-    if (f.is_writer) {
-        fb3_progress_begin(&f.writer.progress, fold, run->folds, f.state.step, f.total_steps, run->config->quiet);
-    }
+    begin_progress(&f);
     FB3_TRY_GOTO(train_to_the_end(&f), done);
     FB3_TRY_GOTO(finish(&f), done);
 done:
-    if (f.is_writer) fb3_progress_end(&f.writer.progress);
+    fb3_progress_end(run->progress, status);
     fb3_run_page_settle(status);
     close_fold(&f, status);
     return status;

@@ -433,7 +433,6 @@ static void what_is_not_built_is_named(void **state)
         const char *expect;
     } CASES[] = {
         {{"--report_to", "wandb"}, NULL},
-        {{"status"}, "the verb status is not in this build yet"},
         {{"ensemble"}, "the verb ensemble is not in this build yet"},
         {{"--device", "cuda", "--attention_impl", "reference"}, NULL},
         {{"--fold_groups", "2", "--reproducible", "--tf32"}, NULL},
