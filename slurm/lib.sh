@@ -226,6 +226,14 @@ on_each_node() {
     srun --mpi=none --overlap --nodes="${SLURM_NNODES:-1}" --ntasks="${SLURM_NNODES:-1}" --ntasks-per-node=1 "$@"
 }
 
+# A node may be slow to answer for once, just after it came up for example. One that is lost never answers.
+nodes_answer() {
+    for _ in 1 2 3; do
+        on_each_node true 2>/dev/null && return
+    done
+    return 1
+}
+
 # --- staging --------------------------------------------------------------------------------------------------------
 
 # stage ARGUMENT...: sets `staged` to the options that name the copies. Where copying fails, the originals are used.
@@ -298,7 +306,7 @@ train() {
         die 2 "the time limit is too short: $left s are left, and training stops $stop_before_end s before the end;" \
             "raise --time, or lower --stop_before_end and sbatch's --signal=B:USR1@SECONDS"
     before=$(progress "$output_dir")
-    on_each_node true 2>/dev/null && can_ask=1
+    nodes_answer && can_ask=1
     stage "$@"
     launch train "$@" ${staged[@]+"${staged[@]}"}
     unstage
@@ -314,7 +322,7 @@ train() {
         requeue ''
     fi
     # When a node is lost, mpirun may know it minutes before Slurm does, which requeues only jobs that still run.
-    if ((status != 0 && status != 2)) && [[ -n $can_ask ]] && ! on_each_node true 2>/dev/null; then
+    if ((status != 0 && status != 2)) && [[ -n $can_ask ]] && ! nodes_answer; then
         say "failed (status $status), and not every node answers"
         requeue 1
     fi

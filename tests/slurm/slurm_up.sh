@@ -198,7 +198,9 @@ boot_node() { # NUMBER
     remember "$node" "$name"
     (
         set -e
-        nsenter -t "$ctl" -n ip link add "veth$1" type veth peer name eth0 netns "$node"
+        # the network card stays the same: at a new one's address the other nodes would not look for seconds
+        nsenter -t "$ctl" -n ip link add "veth$1" type veth peer name eth0 address "02:00:00:00:00:$(printf %02x "$1")" \
+            netns "$node"
         nsenter -t "$ctl" -n ip link set "veth$1" master br0 up
         nsenter -t "$node" -n ip link set lo up
         nsenter -t "$node" -n ip addr add "$subnet.$1/24" dev eth0
