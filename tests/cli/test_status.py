@@ -26,7 +26,7 @@ class Terminal:
     def __init__(self, words, width=100, rows=24, **env):
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, width, 0, 0))
-        settings = dict(environment(TERM="xterm"), **env)
+        settings = dict(environment(TERM="xterm", OMP_NUM_THREADS="1"), **env)
         if "NO_COLOR" not in env:
             settings.pop("NO_COLOR", None)
         self.process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=settings, start_new_session=True)
@@ -50,7 +50,12 @@ class Terminal:
         return b"".join(self.parts).decode()
 
     def wait(self, code=0, timeout=120):
-        found = self.process.wait(timeout)
+        try:
+            found = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            raise AssertionError("not finished after %d s:\n%s" % (timeout, "\n".join(screen(self.text)[-30:])))
         self.reader.join(10)
         os.close(self.master)
         if code is not None and found != code:
@@ -120,8 +125,8 @@ class Block(ProgramTest):
 
     def test_one_group(self):
         out = self.path("run")
-        term = Terminal(command(["train"] + arguments(dict(FOLDS, output_dir=out, max_steps=150))))
-        drawn, left = self.check(term.wait(), 100, 2, True)
+        term = Terminal(command(["train"] + arguments(dict(FOLDS, output_dir=out, max_steps=150))), width=120)
+        drawn, left = self.check(term.wait(), 120, 2, True)
         at_work = [line for block in drawn for line in block if "samples/s" in line]
         self.assertTrue(at_work, drawn)
         self.assertRegex(at_work[-1], r"^fold-\d  \[#*\.*\] +\d+/150  (\w+  )?ETA [\d:-]+  (best \d\.\d{4}  )?[\d.]+ samples/s  \d+ MB")
