@@ -239,15 +239,25 @@ nodes_answer() {
 # stage ARGUMENT...: sets `staged` to the options that name the copies. Where copying fails, the originals are used.
 stage_directory=$FB3_STAGE_DIR/fb3-$job
 stage() {
-    local key path words=() pairs=()
+    local key value path files copies folder words=() pairs=()
     staged=()
     [[ $FB3_STAGE == 1 ]] || return 0
     for key in train_file validation_file model_name_or_path tokenizer; do
-        path=$(option "$key" '' "$@") || exit
-        [[ -n $path && -e $path ]] || continue # a name of the Hugging Face cache is read where it is
-        # a directory for each key: two inputs may have the same name
-        pairs+=("$path" "$stage_directory/$key")
-        words+=("--$key" "$stage_directory/$key/$(basename "$path")")
+        value=$(option "$key" '' "$@") || exit
+        files=("$value")
+        if [[ $key == train_file && $value == *,* ]]; then # several: a,b or [a, b]
+            value=${value#\[} value=${value%\]}
+            IFS=, read -ra files <<<"${value//, /,}"
+        fi
+        copies=
+        for path in "${files[@]}"; do
+            [[ -n $path && -e $path ]] || continue 2 # a name of the Hugging Face cache is read where it is
+            # a directory for each: two inputs may have the same name
+            folder=$stage_directory/$key${copies:+-$((${#pairs[@]} / 2))}
+            pairs+=("$path" "$folder")
+            copies+=${copies:+,}$folder/$(basename "$path")
+        done
+        words+=("--$key" "$copies")
     done
     ((${#pairs[@]} > 0)) || return 0
     # shellcheck disable=SC2016 # the node expands it

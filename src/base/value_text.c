@@ -159,6 +159,15 @@ static char *format_list(const fb3_strings *items)
     return NULL;
 }
 
+/* One path is written as such, as people write it, where that reads back as a list of it. */
+static char *format_paths(const fb3_strings *paths)
+{
+    const char *path = paths->count == 1 ? paths->item[0] : "";
+    const size_t bytes = strlen(path);
+    if (bytes == 0 || strchr(path, ',') || path[0] == ' ' || path[bytes - 1] == ' ') return format_list(paths);
+    return fb3_yaml_quote(path);
+}
+
 static char *format_word(const void *field, const option_word *words)
 {
     int value;
@@ -204,7 +213,7 @@ char *fb3_option_format(const fb3_config *config, const fb3_option *option)
     case OPTION_WORD:
         return format_word(field, option->words);
     case OPTION_LIST:
-        return format_list(field);
+        return option->flags & OPTION_IS_PATH ? format_paths(field) : format_list(field);
     case OPTION_KWARGS:
         return strdup(*(char *const *)field);
     case OPTION_RESUME:

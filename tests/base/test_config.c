@@ -49,7 +49,7 @@ static void defaults_are_those_of_the_contract(void **state)
         {"model_preset", "null"},
         {"init", "null"},
         {"tokenizer", "null"},
-        {"train_file", "[a.csv]"},
+        {"train_file", "a.csv"},
         {"test_file", "null"},
         {"validation_file", "null"},
         {"id_column", "text_id"},

@@ -114,18 +114,35 @@ class Launch(SlurmTest):
         self.wait(job)
         self.assertIn("2 GPUs on this node and 1 rank", self.log(job))
 
+    def halves(self):
+        """The sample in two files of the same name."""
+        table, paths = rows(TRAIN), []
+        for part, some in enumerate((table[:len(table) // 2], table[len(table) // 2:])):
+            os.makedirs(self.path("half-%d" % part))
+            paths.append(self.path("half-%d" % part, "part.csv"))
+            with open(paths[-1], "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, table[0])
+                writer.writeheader()
+                writer.writerows(some)
+        return paths
+
     def test_staging(self):
-        """/dev/shm is a node's own, as the disk under TMPDIR is on a cluster."""
-        job = self.submit("train_folds.sh", sbatch=TWO_NODES, output_dir="run", **TINY,
+        """/dev/shm is a node's own, as the disk under TMPDIR is on a cluster. Two training files of one name."""
+        files = self.halves()
+        options = dict(TINY, train_file=",".join(files))
+        job = self.submit("train_folds.sh", sbatch=TWO_NODES, output_dir="run", **options,
                           variables={"FB3_STAGE": "1", "FB3_STAGE_DIR": "/dev/shm"})
         self.wait(job)
+        staged = "/dev/shm/fb3-%s/train_file" % job
         with open(self.path("run", "run.yaml")) as f:
-            self.assertIn("train_file: /dev/shm/fb3-%s/train_file/train.csv" % job, f.read())
+            text = f.read()
+        self.assertIn("train_file: [%s/part.csv, %s-1/part.csv]\n" % (staged, staged), text)
+        self.assertIn("tokenizer: /dev/shm/fb3-%s/tokenizer/spm.model\n" % job, text)
         for node in self.jobs(job)[0]["NodeList"], "node1", "node2":
             if "[" not in node:
                 self.assertNotIn("fb3-", self.slurm_up("node", node, "ls", "/dev/shm"))
         # the same run from the originals
-        again = self.submit("train_folds.sh", sbatch=TWO_NODES, output_dir="run", **TINY)
+        again = self.submit("train_folds.sh", sbatch=TWO_NODES, output_dir="run", **options)
         self.wait(again)
         self.assertIn("complete already", self.log(again))
 
