@@ -256,7 +256,7 @@ static fb3_status verify_tokens(const fb3_dataset *dataset)
     fb3_status status = FB3_OK;
     int64_t block_tokens = FB3_DATASET_BLOCK_BYTES / (int64_t)sizeof(uint32_t), total = dataset->offsets[dataset->n];
     size_t known_bytes = (size_t)dataset->vocabulary[dataset->active - 1] + 1;
-    uint32_t *block = malloc((size_t)block_tokens * sizeof *block);
+    uint32_t *block = calloc((size_t)block_tokens, sizeof *block);
     bool *known = calloc(known_bytes, sizeof *known);
     FB3_REQUIRE_GOTO(block && known, done, FB3_FAILED, "out of memory for checking a data set");
     for (int i = 0; i < dataset->active; i++) known[dataset->vocabulary[i]] = true;

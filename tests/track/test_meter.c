@@ -42,7 +42,7 @@ static void devices(void **state)
     fb3_meter meter;
     fb3_meter_value values[FB3_METER_VALUES];
     fb3_meter_open(&meter, true);
-    assert_non_null(meter.devices); /* the stand-in is found by the test's run path */
+    assert_non_null(meter.devices); /* the stand-in is found by LD_LIBRARY_PATH */
     int count = fb3_meter_read(&meter, values);
     assert_true(value(values, count, "gpu.0.gpu") == 90);
     assert_true(value(values, count, "gpu.1.gpu") == 91);
