@@ -48,6 +48,16 @@ fb3_status fb3_oof_append(fb3_oof *oof, const fb3_oof_row *row);
 fb3_status fb3_oof_read(fb3_oof *oof, const char *path, const char *id_column, const fb3_strings *targets);
 void fb3_oof_free(fb3_oof *oof);
 
+/* The rows of a table by id; borrows the ids. */
+typedef struct fb3_oof_index {
+    struct fb3_oof_entry *entry;
+    int64_t n;
+} fb3_oof_index;
+fb3_status fb3_oof_index_make(fb3_oof_index *index, const fb3_oof *oof);
+/* -1: the table has no such id. */
+int64_t fb3_oof_index_find(const fb3_oof_index *index, const char *id);
+void fb3_oof_index_free(fb3_oof_index *index);
+
 /* The mean predictor: each fold is predicted by the mean of the other folds' scores (of all rows where there is no
  * other). First all rows are counted, then it predicts. Starts from {.targets = Y}. */
 typedef struct fb3_mean_predictor {

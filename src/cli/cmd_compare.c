@@ -3,10 +3,9 @@
 #include "cli.h"
 #include "fb3/compare.h"
 #include "fb3/file.h"
+#include "fb3/scores_json.h"
 
 #include <glob.h>
-#include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,13 +186,9 @@ static fb3_status add_key(void *context, const char *key, const char *const *val
 static json_t *run_json(const contest *c, int r)
 {
     const fb3_contender *run = &c->scores.run[r];
-    json_t *object = json_pack("{s:s, s:i, s:f, s:o}", "run", c->names->item[r], "tables", run->tables, "MCRMSE",
-                               run->mcrmse, "spread", isfinite(run->spread) ? json_real(run->spread) : json_null());
-    for (int y = 0; object && y < c->scores.targets; y++) {
-        char name[128];
-        fb3_metric_name(name, sizeof name, c->targets.item[y]);
-        json_object_set_new(object, name, json_real(run->rmse[y]));
-    }
+    json_t *object = json_pack("{s:s, s:i, s:o}", "run", c->names->item[r], "tables", run->tables, "spread",
+                               fb3_json_number(run->spread));
+    fb3_json_set_scores(object, "", run->mcrmse, run->rmse, &c->targets);
     return object;
 }
 

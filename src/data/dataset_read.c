@@ -218,28 +218,30 @@ done:
     return status;
 }
 
-fb3_status fb3_dataset_read_ids(const fb3_dataset *dataset, const int64_t *rows, int64_t count, fb3_strings *ids)
+/* Of `rows`, or where that is NULL of first, first + 1, ... */
+static fb3_status read_ids(const fb3_dataset *dataset, const int64_t *rows, int64_t first, int64_t count,
+                           fb3_strings *ids)
 {
     id_block block;
     *ids = (fb3_strings){0};
     fb3_status status = make_id_block(&block, dataset, count);
-    if (status == FB3_OK) status = read_listed(dataset, IDS, block.element, rows, count, block.padded);
+    if (status == FB3_OK)
+        status = rows ? read_listed(dataset, IDS, block.element, rows, count, block.padded)
+                      : read_range(dataset, IDS, block.element, first, count, block.padded);
     if (status == FB3_OK) status = add_ids(ids, &block, count);
     if (status != FB3_OK) fb3_strings_free(ids);
     free_id_block(&block);
     return status;
 }
 
+fb3_status fb3_dataset_read_ids(const fb3_dataset *dataset, const int64_t *rows, int64_t count, fb3_strings *ids)
+{
+    return read_ids(dataset, rows, 0, count, ids);
+}
+
 fb3_status fb3_dataset_id_range(const fb3_dataset *dataset, int64_t first, int64_t count, fb3_strings *ids)
 {
-    id_block block;
-    *ids = (fb3_strings){0};
-    fb3_status status = make_id_block(&block, dataset, count);
-    if (status == FB3_OK) status = read_range(dataset, IDS, block.element, first, count, block.padded);
-    if (status == FB3_OK) status = add_ids(ids, &block, count);
-    if (status != FB3_OK) fb3_strings_free(ids);
-    free_id_block(&block);
-    return status;
+    return read_ids(dataset, NULL, first, count, ids);
 }
 
 /* --- a look at everything ----------------------------------------------------------------------------------------- */

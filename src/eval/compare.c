@@ -9,42 +9,16 @@
 
 /* --- the common essays -------------------------------------------------------------------------------------------- */
 
-typedef struct id_row {
-    const char *id;
-    int64_t row;
-} id_row;
-
-static int compare_ids(const void *a, const void *b)
-{
-    return strcmp(((const id_row *)a)->id, ((const id_row *)b)->id);
-}
-
-/* The rows of a table by id. Caller frees; NULL: no memory. */
-static id_row *index_of(const fb3_oof *table)
-{
-    id_row *index = malloc((size_t)(table->n + 1) * sizeof *index);
-    for (int64_t i = 0; index && i < table->n; i++) index[i] = (id_row){table->ids.item[i], i};
-    if (index) qsort(index, (size_t)table->n, sizeof *index, compare_ids);
-    return index;
-}
-
-static int64_t row_of(const id_row *index, int64_t n, const char *id)
-{
-    const id_row key = {.id = id};
-    const id_row *found = n > 0 ? bsearch(&key, index, (size_t)n, sizeof *index, compare_ids) : NULL;
-    return found ? found->row : -1;
-}
-
-/* row[i] of `table` for each common id of the first table; -1 takes it out. Scores must agree. */
+/* An essay that `table` has not is no longer common. Scores must agree. */
 static fb3_status match(const fb3_oof *first, const fb3_oof *table, bool *common)
 {
     fb3_status status = FB3_OK;
-    id_row *index = index_of(table);
     const size_t width = (size_t)first->targets;
-    FB3_REQUIRE(index, FB3_FAILED, "out of memory for a comparison");
+    fb3_oof_index index;
+    FB3_TRY(fb3_oof_index_make(&index, table));
     for (int64_t i = 0; i < first->n; i++) {
         if (!common[i]) continue;
-        int64_t row = row_of(index, table->n, first->ids.item[i]);
+        const int64_t row = fb3_oof_index_find(&index, first->ids.item[i]);
         common[i] = row >= 0;
         FB3_REQUIRE_GOTO(row < 0 || memcmp(first->truth + (size_t)i * width, table->truth + (size_t)row * width,
                                            width * sizeof *first->truth) == 0,
@@ -54,27 +28,28 @@ static fb3_status match(const fb3_oof *first, const fb3_oof *table, bool *common
                          first->ids.item[i]);
     }
 done:
-    free(index);
+    fb3_oof_index_free(&index);
     return status;
 }
 
 static fb3_status take_rows(float *pred, const fb3_oof *first, const bool *common, const fb3_oof *table)
 {
     const size_t width = (size_t)table->targets;
-    id_row *index = index_of(table);
-    FB3_REQUIRE(index, FB3_FAILED, "out of memory for a comparison");
+    fb3_oof_index index;
+    FB3_TRY(fb3_oof_index_make(&index, table));
     for (int64_t i = 0; i < first->n; i++) {
         if (!common[i]) continue;
-        int64_t row = row_of(index, table->n, first->ids.item[i]);
+        const int64_t row = fb3_oof_index_find(&index, first->ids.item[i]);
         memcpy(pred, table->pred + (size_t)row * width, width * sizeof *pred);
         pred += width;
     }
-    free(index);
+    fb3_oof_index_free(&index);
     return FB3_OK;
 }
 
 /* --- scores ------------------------------------------------------------------------------------------------------- */
 
+/* Means, and the sum of squares about the mean as it grows (Welford 1962). */
 static void score(fb3_contender *run, const fb3_comparison *c)
 {
     double squares = 0;
@@ -83,13 +58,10 @@ static void score(fb3_contender *run, const fb3_comparison *c)
     for (int t = 0; t < run->tables; t++) {
         fb3_scores one;
         fb3_scores_compute(&one, c->truth, run->pred[t], c->n, c->targets);
-        run->mcrmse += one.mcrmse / run->tables;
+        const double off = one.mcrmse - run->mcrmse;
+        run->mcrmse += off / (t + 1);
+        squares += off * (one.mcrmse - run->mcrmse);
         for (int y = 0; y < c->targets; y++) run->rmse[y] += one.rmse[y] / run->tables;
-    }
-    for (int t = 0; t < run->tables; t++) {
-        fb3_scores one;
-        fb3_scores_compute(&one, c->truth, run->pred[t], c->n, c->targets);
-        squares += (one.mcrmse - run->mcrmse) * (one.mcrmse - run->mcrmse);
     }
     run->spread = run->tables > 1 ? sqrt(squares / (run->tables - 1)) : NAN;
 }

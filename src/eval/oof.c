@@ -200,6 +200,41 @@ fb3_status fb3_oof_read(fb3_oof *oof, const char *path, const char *id_column, c
     return status;
 }
 
+/* --- by id -------------------------------------------------------------------------------------------------------- */
+
+struct fb3_oof_entry {
+    const char *id;
+    int64_t row;
+};
+
+static int compare_ids(const void *a, const void *b)
+{
+    return strcmp(((const struct fb3_oof_entry *)a)->id, ((const struct fb3_oof_entry *)b)->id);
+}
+
+fb3_status fb3_oof_index_make(fb3_oof_index *index, const fb3_oof *oof)
+{
+    *index = (fb3_oof_index){.entry = malloc((size_t)(oof->n + 1) * sizeof *index->entry), .n = oof->n};
+    FB3_REQUIRE(index->entry, FB3_FAILED, "out of memory for the ids of %lld predictions", (long long)oof->n);
+    for (int64_t i = 0; i < oof->n; i++) index->entry[i] = (struct fb3_oof_entry){oof->ids.item[i], i};
+    qsort(index->entry, (size_t)oof->n, sizeof *index->entry, compare_ids);
+    return FB3_OK;
+}
+
+int64_t fb3_oof_index_find(const fb3_oof_index *index, const char *id)
+{
+    const struct fb3_oof_entry key = {.id = id};
+    const struct fb3_oof_entry *found =
+        bsearch(&key, index->entry, (size_t)index->n, sizeof *index->entry, compare_ids);
+    return found ? found->row : -1;
+}
+
+void fb3_oof_index_free(fb3_oof_index *index)
+{
+    free(index->entry);
+    *index = (fb3_oof_index){0};
+}
+
 /* --- the mean predictor ------------------------------------------------------------------------------------------- */
 
 void fb3_mean_predictor_count(fb3_mean_predictor *predictor, int fold, const float *truth)

@@ -2,11 +2,10 @@
  * whole and flushed, so that a reader, or a run that is resumed after a kill, never sees half a line as the last one
  * but one. */
 #include "fb3/file.h"
+#include "fb3/scores_json.h"
 #include "fb3/track.h"
 
 #include <errno.h>
-#include <jansson.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,12 +33,6 @@ static fb3_status write_event(fb3_tracker *tracker, json_t *event)
     return FB3_OK;
 }
 
-/* JSON has no NaN: null says that there is no such number. */
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *texts(const fb3_strings *strings)
 {
     json_t *array = json_array();
@@ -63,11 +56,12 @@ static fb3_status jsonl_config(fb3_tracker *tracker, const fb3_run_record *run)
 
 static fb3_status jsonl_step(fb3_tracker *tracker, const fb3_step_record *step)
 {
-    json_t *event = json_pack("{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "event", "step", "fold", step->fold,
-                              "step", (json_int_t)step->step, "epoch", number(step->epoch), "loss", number(step->loss),
-                              "grad_norm", number(step->grad_norm), "learning_rate", number(step->learning_rate),
-                              "samples_per_second", number(step->samples_per_second), "tokens_per_second",
-                              number(step->tokens_per_second), "peak_memory_mb", number(step->peak_memory_mb));
+    json_t *event =
+        json_pack("{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "event", "step", "fold", step->fold, "step",
+                  (json_int_t)step->step, "epoch", fb3_json_number(step->epoch), "loss", fb3_json_number(step->loss),
+                  "grad_norm", fb3_json_number(step->grad_norm), "learning_rate", fb3_json_number(step->learning_rate),
+                  "samples_per_second", fb3_json_number(step->samples_per_second), "tokens_per_second",
+                  fb3_json_number(step->tokens_per_second), "peak_memory_mb", fb3_json_number(step->peak_memory_mb));
     if (event && step->skipped) json_object_set_new(event, "skipped", json_true());
     if (event && step->samples) json_object_set_new(event, "samples", texts(step->samples));
     return write_event(tracker, event);
@@ -75,16 +69,11 @@ static fb3_status jsonl_step(fb3_tracker *tracker, const fb3_step_record *step)
 
 static fb3_status jsonl_eval(fb3_tracker *tracker, const fb3_eval_record *eval)
 {
-    json_t *event = json_pack("{s:s, s:i, s:I, s:o, s:o, s:o}", "event", "eval", "fold", eval->fold, "step",
-                              (json_int_t)eval->step, "epoch", number(eval->epoch), "eval_loss",
-                              number(eval->scores->loss), "eval_MCRMSE", number(eval->scores->mcrmse));
-    for (int y = 0; event && y < eval->scores->targets; y++) {
-        char name[128], key[160];
-        fb3_metric_name(name, sizeof name, eval->targets->item[y]);
-        snprintf(key, sizeof key, "eval_%s", name);
-        json_object_set_new(event, key, number(eval->scores->rmse[y]));
-    }
-    if (event) json_object_set_new(event, "eval_samples_per_second", number(eval->samples_per_second));
+    json_t *event =
+        json_pack("{s:s, s:i, s:I, s:o, s:o}", "event", "eval", "fold", eval->fold, "step", (json_int_t)eval->step,
+                  "epoch", fb3_json_number(eval->epoch), "eval_loss", fb3_json_number(eval->scores->loss));
+    fb3_json_set_scores(event, "eval_", eval->scores->mcrmse, eval->scores->rmse, eval->targets);
+    if (event) json_object_set_new(event, "eval_samples_per_second", fb3_json_number(eval->samples_per_second));
     return write_event(tracker, event);
 }
 
@@ -97,12 +86,12 @@ static fb3_status jsonl_artifact(fb3_tracker *tracker, const fb3_checkpoint_reco
 
 static fb3_status jsonl_end(fb3_tracker *tracker, const fb3_end_record *end)
 {
-    return write_event(tracker,
-                       json_pack("{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:s}", "event", "end", "fold", end->fold, "step",
-                                 (json_int_t)end->step, "train_runtime", number(end->train_runtime),
-                                 "train_samples_per_second", number(end->samples_per_second), "train_steps_per_second",
-                                 number(end->steps_per_second), "best_metric", number(end->best_metric),
-                                 "best_model_checkpoint", end->best_model_checkpoint));
+    return write_event(
+        tracker, json_pack("{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:s}", "event", "end", "fold", end->fold, "step",
+                           (json_int_t)end->step, "train_runtime", fb3_json_number(end->train_runtime),
+                           "train_samples_per_second", fb3_json_number(end->samples_per_second),
+                           "train_steps_per_second", fb3_json_number(end->steps_per_second), "best_metric",
+                           fb3_json_number(end->best_metric), "best_model_checkpoint", end->best_model_checkpoint));
 }
 
 static void jsonl_close(fb3_tracker *tracker, fb3_status left)

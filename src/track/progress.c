@@ -49,11 +49,6 @@ double fb3_fold_progress_eta(const fb3_fold_progress *progress)
     return progress->seconds / (double)done * (double)(progress->total_steps - progress->step);
 }
 
-json_t *fb3_json_number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 json_t *fb3_fold_progress_pack(const fb3_fold_progress *p)
 {
     return json_pack(

@@ -3,13 +3,10 @@
 #define FB3_TRACK_PROGRESS_JSON_H
 
 #include "fb3/progress.h"
-
-#include <jansson.h>
+#include "fb3/scores_json.h"
 
 /* A new reference; NULL: out of memory. */
 json_t *fb3_fold_progress_pack(const fb3_fold_progress *progress);
-/* null for what is no number: JSON has no NaN. */
-json_t *fb3_json_number(double x);
 /* For a terminal, and for JSON, which is UTF-8 only: what is not printable ASCII becomes '?'. */
 void fb3_make_printable(char *text);
 

@@ -6,6 +6,7 @@
 #include "fb3/clock.h"
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/scores_json.h"
 
 #include <errno.h>
 #include <math.h>
@@ -194,7 +195,7 @@ static fb3_status wandb_end(fb3_tracker *tracker, const fb3_end_record *end)
 
 static char *model_metadata(const fb3_wandb *w, const fb3_model_record *model)
 {
-    json_t *score = isfinite(model->score) ? json_real(model->score) : json_null();
+    json_t *score = fb3_json_number(model->score);
     json_t *metadata =
         json_pack("{s:o, s:s, s:I, s:i, s:s}", "score", score, "metric", w->place.config->metric_for_best_model, "step",
                   (json_int_t)model->step, "fold", model->fold, "config_sha256", w->config_sha256);

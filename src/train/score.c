@@ -219,34 +219,22 @@ done:
     return status;
 }
 
-typedef struct id_row {
-    const char *id;
-    int64_t row;
-} id_row;
-
-static int compare_ids(const void *a, const void *b)
-{
-    return strcmp(((const id_row *)a)->id, ((const id_row *)b)->id);
-}
-
 /* Puts the predictions of a submission into the order of the labelled file. */
 static fb3_status match_ids(fb3_oof *labelled, const fb3_oof *submission, const char *path)
 {
     fb3_status status = FB3_OK;
-    size_t width = (size_t)labelled->targets, n = (size_t)submission->n;
-    id_row *index = malloc((n + 1) * sizeof *index);
-    FB3_REQUIRE(index, FB3_FAILED, "out of memory");
-    for (size_t i = 0; i < n; i++) index[i] = (id_row){submission->ids.item[i], (int64_t)i};
-    qsort(index, n, sizeof *index, compare_ids);
+    const size_t width = (size_t)labelled->targets;
+    fb3_oof_index index;
+    FB3_TRY(fb3_oof_index_make(&index, submission));
     for (int64_t i = 0; i < labelled->n; i++) {
-        id_row key = {.id = labelled->ids.item[i]};
-        const id_row *found = bsearch(&key, index, n, sizeof *index, compare_ids);
-        FB3_REQUIRE_GOTO(found, done, FB3_INPUT, "%s has no row for %s", path, key.id);
-        memcpy(labelled->pred + (size_t)i * width, submission->truth + (size_t)found->row * width,
+        const char *id = labelled->ids.item[i];
+        const int64_t row = fb3_oof_index_find(&index, id);
+        FB3_REQUIRE_GOTO(row >= 0, done, FB3_INPUT, "%s has no row for %s", path, id);
+        memcpy(labelled->pred + (size_t)i * width, submission->truth + (size_t)row * width,
                width * sizeof *labelled->pred);
     }
 done:
-    free(index);
+    fb3_oof_index_free(&index);
     return status;
 }
 

@@ -2,9 +2,9 @@
  * like any other, in a directory of its own; a seed that is complete is not trained again. */
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/scores_json.h"
 #include "fb3/train.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,11 +78,6 @@ static double mean_of(const fb3_score_row *rows, int count, int target, double *
     return mean;
 }
 
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 /* rows[count], [count + 1] the spread: filled in from the seeds' rows. */
 static void add_mean_and_spread(fb3_score_row *rows, int count, int targets)
 {
@@ -95,12 +90,8 @@ static void add_mean_and_spread(fb3_score_row *rows, int count, int targets)
 
 static json_t *row_json(const fb3_scores *scores, const fb3_strings *targets)
 {
-    json_t *object = json_pack("{s:o}", "MCRMSE", number(scores->mcrmse));
-    for (int y = 0; object && y < targets->count; y++) {
-        char name[128];
-        fb3_metric_name(name, sizeof name, targets->item[y]);
-        json_object_set_new(object, name, number(scores->rmse[y]));
-    }
+    json_t *object = json_object();
+    fb3_json_set_scores(object, "", scores->mcrmse, scores->rmse, targets);
     return object;
 }
 

@@ -2,21 +2,16 @@
  * by row, twice: for the mean predictor's means, and to pool them. */
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/scores_json.h"
 #include "fb3/train.h"
 
-#include <jansson.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 static json_t *scores_json(const fb3_scores *scores, const fb3_strings *targets)
 {
-    json_t *object = json_pack("{s:I, s:f}", "samples", (json_int_t)scores->samples, "MCRMSE", scores->mcrmse);
-    for (int y = 0; object && y < scores->targets; y++) {
-        char name[128];
-        fb3_metric_name(name, sizeof name, targets->item[y]);
-        json_object_set_new(object, name, json_real(scores->rmse[y]));
-    }
+    json_t *object = json_pack("{s:I}", "samples", (json_int_t)scores->samples);
+    fb3_json_set_scores(object, "", scores->mcrmse, scores->rmse, targets);
     return object;
 }
 
