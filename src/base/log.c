@@ -2,9 +2,11 @@
  * several threads do not mix. */
 #include "fb3/log.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,9 +32,10 @@ static struct {
 } listener = {.lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP};
 
 static struct {
-    volatile sig_atomic_t known; /* there may be one: lines clear it */
-    volatile sig_atomic_t over;  /* there will be none any more */
-    char *text;                  /* NULL: it is not drawn. Like `lines` under line_lock */
+    atomic_bool known;   /* there may be one: lines clear it */
+    atomic_bool over;    /* there will be none any more */
+    atomic_bool drawing; /* a thread is about to write one; set before `over` is looked at */
+    char *text;          /* NULL: it is not drawn. Like `lines` under line_lock */
     int lines;
 } foot;
 
@@ -71,7 +74,9 @@ void fb3_log_overhear(const char *line)
 /* With the lock. */
 static void draw_foot(void)
 {
+    foot.drawing = true;
     if (foot.text && !foot.over) fprintf(stderr, CLEAR "\n%s\033[%dA", foot.text, foot.lines + 1);
+    foot.drawing = false;
 }
 
 void fb3_log_write(const char *line)
@@ -85,7 +90,7 @@ void fb3_log_write(const char *line)
 
 void fb3_log_has_foot(void)
 {
-    foot.known = 1;
+    foot.known = true;
 }
 
 void fb3_log_foot(const char *text, int lines)
@@ -100,12 +105,17 @@ void fb3_log_foot(const char *text, int lines)
     pthread_mutex_unlock(&line_lock);
 }
 
+/* A foot that another thread is drawing must be there before it is cleared. A signal handler that has interrupted the
+ * very thread that draws waits in vain, but not long. */
 void fb3_log_drop_foot(void)
 {
-    if (!foot.known || foot.over) return;
-    foot.over = 1;
+    enum { TRIES = 20, MILLISECONDS = 10 };
+    if (!foot.known || atomic_exchange(&foot.over, true)) return;
+    int interrupted = errno;
+    for (int i = 0; i < TRIES && foot.drawing; i++) poll(NULL, 0, MILLISECONDS);
     ssize_t written = write(STDERR_FILENO, CLEAR, sizeof CLEAR - 1);
     (void)written;
+    errno = interrupted;
 }
 
 static void write_line(const char *prefix, const char *text)

@@ -29,7 +29,8 @@ class Terminal:
         settings = dict(environment(TERM="xterm", OMP_NUM_THREADS="1"), **env)
         if "NO_COLOR" not in env:
             settings.pop("NO_COLOR", None)
-        self.process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=settings, start_new_session=True)
+        self.process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=settings, start_new_session=True,
+                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         os.close(slave)
         self.master, self.parts = master, []
         self.reader = threading.Thread(target=self.read)
@@ -179,7 +180,6 @@ class Block(ProgramTest):
         while "samples/s" not in term.text and time.time() < end:
             time.sleep(0.1)
         os.write(term.master, b"\x03")
-        os.killpg(term.process.pid, signal.SIGINT)  # the terminal is not a controlling one here
         left = screen(term.wait(code=-signal.SIGINT))
         self.assertFalse([line for line in left if "samples/s" in line], left)
         self.assertEqual(status_json(out)["state"], "killed")
