@@ -9,11 +9,21 @@
 
 #include "fb3/metrics.h"
 
+/* What a rank's replica takes, in bytes: in the memory of its device, or of the node where that is a processor. */
+typedef struct fb3_memory_record {
+    double parameters;  /* with their copy in bf16 */
+    double gradients;   /* with the sums of integers that reproducible mode adds them in */
+    double moments;     /* of AdamW */
+    double activations; /* at most: of the longest batch */
+    double workspace;   /* of the operations, at most */
+} fb3_memory_record;
+
 typedef struct fb3_run_record {
     const char *config_text;
     int fold, folds, world_size, group_size;
     const char *device;
     int64_t parameters, active_vocabulary, total_steps, train_samples, eval_samples;
+    fb3_memory_record memory;
     const char *versions; /* JSON object text */
 } fb3_run_record;
 

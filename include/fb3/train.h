@@ -104,10 +104,12 @@ void fb3_vocabulary_free(fb3_vocabulary *vocabulary);
 
 fb3_status fb3_replica_open(fb3_replica *replica, fb3_session *session, const fb3_param_table *table, int max_tokens,
                             int max_sequences, int max_length, fb3_model_mode mode);
-/* memory.c: FB3_FAILED, with the numbers and what would fit, where the device has not enough memory left for a replica
- * with batches of that many sequences. Local. */
-fb3_status fb3_replica_check_memory(const fb3_session *session, const fb3_param_table *table, int sequences,
-                                    int longest, fb3_model_mode mode);
+/* memory.c: what a replica for such batches takes. */
+fb3_memory_record fb3_replica_memory(const fb3_session *session, const fb3_param_table *table, const fb3_limits *limits,
+                                     fb3_model_mode mode);
+/* FB3_FAILED, with the numbers and what would fit, where the device has not so much memory left. Local. */
+fb3_status fb3_replica_check_memory(const fb3_session *session, const fb3_param_table *table, const fb3_limits *limits,
+                                    fb3_model_mode mode);
 /* FB3_TRAINING, or with gradient_checkpointing FB3_TRAINING_CHECKPOINTED. */
 fb3_model_mode fb3_training_mode(const fb3_config *config);
 void fb3_replica_close(fb3_replica *replica);

@@ -36,6 +36,8 @@ static void take_run(fold_log *log, const json_t *event)
     log->device = device ? strdup(device) : NULL;
     json_decref(log->versions);
     log->versions = json_incref(json_object_get(event, "versions"));
+    json_decref(log->memory);
+    log->memory = json_incref(json_object_get(event, "memory_bytes"));
 }
 
 static void take_step(fold_log *log, const json_t *event, double batch)
@@ -171,5 +173,6 @@ void fold_log_free(fold_log *log)
 {
     for (int c = 0; c < CURVE_COUNT; c++) series_free(&log->curve[c]);
     json_decref(log->versions);
+    json_decref(log->memory);
     free(log->device);
 }

@@ -36,7 +36,7 @@ typedef struct fold_log {
     int ranks, world_size;
     double epoch, logged_seconds /* of the logged steps, an estimate */, runtime /* NaN: not ended */, peak_memory_mb;
     char *device;
-    json_t *versions;
+    json_t *versions, *memory; /* objects, or NULL */
 } fold_log;
 
 /* Scores of one target in one fold: what RMSE and mean predictor need. */

@@ -40,18 +40,25 @@ static json_t *texts(const fb3_strings *strings)
     return array;
 }
 
+static json_t *memory_of(const fb3_memory_record *memory)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "parameters", (json_int_t)memory->parameters, "gradients",
+                     (json_int_t)memory->gradients, "moments", (json_int_t)memory->moments, "activations",
+                     (json_int_t)memory->activations, "workspace", (json_int_t)memory->workspace);
+}
+
 static fb3_status jsonl_config(fb3_tracker *tracker, const fb3_run_record *run)
 {
     if (((jsonl_tracker *)tracker)->resumed) return FB3_OK;
     json_t *versions = json_loads(run->versions, 0, NULL);
     return write_event(tracker,
-                       json_pack("{s:s, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:s}", "event", "run",
-                                 "fold", run->fold, "folds", run->folds, "world_size", run->world_size, "ranks",
+                       json_pack("{s:s, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:s}", "event",
+                                 "run", "fold", run->fold, "folds", run->folds, "world_size", run->world_size, "ranks",
                                  run->group_size, "device", run->device, "parameters", (json_int_t)run->parameters,
                                  "active_vocabulary", (json_int_t)run->active_vocabulary, "total_steps",
                                  (json_int_t)run->total_steps, "train_samples", (json_int_t)run->train_samples,
-                                 "eval_samples", (json_int_t)run->eval_samples, "versions",
-                                 versions ? versions : json_null(), "config", run->config_text));
+                                 "eval_samples", (json_int_t)run->eval_samples, "memory_bytes", memory_of(&run->memory),
+                                 "versions", versions ? versions : json_null(), "config", run->config_text));
 }
 
 static fb3_status jsonl_step(fb3_tracker *tracker, const fb3_step_record *step)

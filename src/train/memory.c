@@ -1,5 +1,5 @@
-/* Whether a replica fits into its device's memory, asked before anything is taken: what would fit is then part of the
- * answer. A processor's memory is not asked about: what is free there changes from one moment to the next. */
+/* What a replica takes, and whether its device has so much, asked before anything is taken: what would fit is then part
+ * of the answer. A processor's memory is not asked about: what is free there changes from one moment to the next. */
 #include "fb3/train.h"
 
 #include <stdio.h>
@@ -7,33 +7,45 @@
 typedef struct demand {
     const fb3_param_table *table;
     fb3_backend *be;
-    int sequences, longest; /* of a micro-batch */
+    fb3_limits limits; /* of a batch */
     fb3_model_mode mode;
     bool reproducible;
 } demand;
 
-static double arena_bytes(const demand *d)
+static fb3_memory_record memory_of(const demand *d)
 {
-    const double parameters = (double)d->table->size;
-    const double arenas = d->mode == FB3_INFERENCE ? 1 : 4; /* parameters; gradients and two moments */
-    double copy = d->be->act == FB3_F32 ? 0 : parameters * (double)fb3_dtype_size(d->be->act);
-    double fixed = d->reproducible && d->mode != FB3_INFERENCE ? parameters * sizeof(int64_t) : 0;
-    return arenas * parameters * sizeof(float) + copy + fixed;
+    const double values = (double)d->table->size, arena = values * sizeof(float);
+    const double copy = d->be->act == FB3_F32 ? 0 : values * (double)fb3_dtype_size(d->be->act);
+    const fb3_limits full = fb3_deberta_limits(d->table, &d->limits);
+    fb3_memory_record memory = {.parameters = arena + copy,
+                                .activations = (double)fb3_deberta_memory(d->table, &d->limits, d->be->act, d->mode),
+                                .workspace = (double)d->be->ops->scratch_bytes(d->be, &full)};
+    if (d->mode == FB3_INFERENCE) return memory;
+    memory.gradients = arena + (d->reproducible ? values * sizeof(int64_t) : 0);
+    memory.moments = 2 * arena;
+    return memory;
 }
 
 static double bytes_of(const demand *d)
 {
-    const fb3_limits limits = {.T = d->sequences * d->longest, .B = d->sequences, .max_len = d->longest};
-    const fb3_limits full = fb3_deberta_limits(d->table, &limits);
-    return arena_bytes(d) + (double)fb3_deberta_memory(d->table, &limits, d->be->act, d->mode) +
-           (double)d->be->ops->scratch_bytes(d->be, &full);
+    const fb3_memory_record memory = memory_of(d);
+    return memory.parameters + memory.gradients + memory.moments + memory.activations + memory.workspace;
+}
+
+/* Sequences as long as any that a batch may have. */
+static int sequences_of(const demand *d)
+{
+    return d->limits.T / d->limits.max_len;
 }
 
 /* The most sequences that fit; 0: not one. */
 static int most_sequences(demand d, double bytes)
 {
-    while (d.sequences > 0 && bytes_of(&d) > bytes) d.sequences--;
-    return d.sequences;
+    for (d.limits.B = sequences_of(&d); d.limits.B > 0; d.limits.B--) {
+        d.limits.T = d.limits.B * d.limits.max_len;
+        if (bytes_of(&d) <= bytes) break;
+    }
+    return d.limits.B;
 }
 
 static double gib(double bytes)
@@ -62,19 +74,31 @@ static fb3_status refuse(const demand *d, double left, double total)
         FB3_FAILED,
         "the model and batches of %d sequences of %d tokens need %.2f GiB of the device's memory, and %.2f of "
         "its %.2f GiB are left; %s",
-        d->sequences, d->longest, gib(bytes_of(d)), gib(left), gib(total), cure);
+        sequences_of(d), d->limits.max_len, gib(bytes_of(d)), gib(left), gib(total), cure);
 }
 
-fb3_status fb3_replica_check_memory(const fb3_session *session, const fb3_param_table *table, int sequences,
-                                    int longest, fb3_model_mode mode)
+static demand demand_of(const fb3_session *session, const fb3_param_table *table, const fb3_limits *limits,
+                        fb3_model_mode mode)
+{
+    return (demand){.table = table,
+                    .be = session->backend,
+                    .limits = *limits,
+                    .mode = mode,
+                    .reproducible = session->config->reproducible};
+}
+
+fb3_memory_record fb3_replica_memory(const fb3_session *session, const fb3_param_table *table, const fb3_limits *limits,
+                                     fb3_model_mode mode)
+{
+    const demand d = demand_of(session, table, limits, mode);
+    return memory_of(&d);
+}
+
+fb3_status fb3_replica_check_memory(const fb3_session *session, const fb3_param_table *table, const fb3_limits *limits,
+                                    fb3_model_mode mode)
 {
     fb3_backend *be = session->backend;
-    const demand d = {.table = table,
-                      .be = be,
-                      .sequences = sequences,
-                      .longest = longest,
-                      .mode = mode,
-                      .reproducible = session->config->reproducible};
+    const demand d = demand_of(session, table, limits, mode);
     size_t left, total;
     if (be->ops->host_memory) return FB3_OK;
     FB3_TRY(be->ops->memory_left(be, &left, &total));

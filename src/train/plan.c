@@ -27,13 +27,13 @@ static fb3_status measure_rate(const fb3_run *run, double *rate)
 
 static void print_memory(const fb3_run *run)
 {
-    const fb3_param_table *table = run->table;
-    fb3_limits limits = {.T = run->micro_sequences * run->longest, .B = run->micro_sequences, .max_len = run->longest};
-    double arenas = 4.0 * (double)table->size * sizeof(float);
-    if (run->config->reproducible) arenas += (double)table->size * sizeof(int64_t);
+    const fb3_limits limits = {
+        .T = run->micro_sequences * run->longest, .B = run->micro_sequences, .max_len = run->longest};
+    const fb3_memory_record memory =
+        fb3_replica_memory(run->session, run->table, &limits, fb3_training_mode(run->config));
+    const double arenas = memory.parameters + memory.gradients + memory.moments;
+    const double activations = memory.activations + memory.workspace;
     double words = (double)run->model.vocab * run->model.hidden * sizeof(float);
-    double activations =
-        (double)fb3_deberta_memory(table, &limits, run->session->backend->act, fb3_training_mode(run->config));
     printf("memory per rank     %.2f GB: parameters, gradients and moments %.2f, activations at most %.2f; the writer "
            "holds "
            "the whole word table too: %.2f\n",

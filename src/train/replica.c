@@ -74,8 +74,8 @@ fb3_status fb3_replica_open(fb3_replica *replica, fb3_session *session, const fb
 {
     *replica =
         (fb3_replica){.session = session, .table = table, .max_tokens = max_tokens, .max_sequences = max_sequences};
-    fb3_limits limits = {.T = max_tokens, .B = max_sequences, .max_len = max_length};
-    FB3_TRY(fb3_replica_check_memory(session, table, max_tokens / max_length, max_length, mode));
+    const fb3_limits limits = {.T = max_tokens, .B = max_sequences, .max_len = max_length};
+    FB3_TRY(fb3_replica_check_memory(session, table, &limits, mode));
     FB3_TRY(alloc_arenas(session->backend, &replica->arenas, table->size, mode != FB3_INFERENCE));
     if (session->config->reproducible && mode != FB3_INFERENCE) FB3_TRY(alloc_fixed(replica));
     return fb3_deberta_create(&replica->model, session->backend, table, &replica->arenas, &limits, mode);

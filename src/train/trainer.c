@@ -28,6 +28,8 @@ static fb3_status open_writer(fb3_fold_run *f)
 static fb3_status record_start(fb3_fold_run *f)
 {
     const fb3_run *run = f->run;
+    const fb3_replica *replica = &f->replica;
+    const fb3_limits limits = {.T = replica->max_tokens, .B = replica->max_sequences, .max_len = run->longest};
     char device[128], *versions = fb3_versions_json(), *config = fb3_config_text(run->config);
     fb3_backend_describe(run->session->backend, device, sizeof device);
     fb3_run_record record = {.config_text = config,
@@ -41,6 +43,8 @@ static fb3_status record_start(fb3_fold_run *f)
                              .total_steps = f->total_steps,
                              .train_samples = f->rows.train_count,
                              .eval_samples = f->rows.eval_count,
+                             .memory =
+                                 fb3_replica_memory(run->session, run->table, &limits, fb3_training_mode(run->config)),
                              .versions = versions};
     fb3_status status =
         versions && config ? fb3_track_config(&f->writer.track, &record) : fb3_fail(FB3_FAILED, "out of memory");

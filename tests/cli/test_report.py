@@ -152,6 +152,24 @@ class RealRun(ReportTest):
             expected += ["%.4f" % scores[t.upper() + "_RMSE"] for t in TARGETS]
             self.assertEqual([c.replace(",", "") for c in table[name]], expected, name)
 
+    def test_memory_by_its_parts(self):
+        event = events(self.directory, 0, "run")[0]
+        memory, values = event["memory_bytes"], 4 * event["parameters"]
+        self.assertEqual(memory["moments"], 2 * memory["gradients"])
+        self.assertLess(memory["gradients"], values)  # of the word table only the rows whose tokens occur
+        self.assertGreater(memory["gradients"], values / 2)
+        self.assertGreater(min(memory.values()), 0)
+        table = self.report(self.directory).table("Memory of a rank by its parts")
+        self.assertEqual(len(table), len(memory) + 1)
+        self.assertAlmostEqual(sum(float(cells[1]) for name, cells in table.items() if name != "together"), 100, delta=0.3)
+        self.assertEqual(table["moments of AdamW"][0], self.size(memory["moments"]))
+        self.assertEqual(table["together"], [self.size(sum(memory.values())), "100.0"])
+
+    @staticmethod
+    def size(value):
+        value, unit = (value / 1e6, "MB") if value >= 1e6 else (value / 1e3, "kB")
+        return "%.*f %s" % (value < 100, value, unit)
+
     def test_the_worst_essays(self):
         every = [(math.sqrt(sum((float(r[t]) - float(r["pred_" + t])) ** 2 for t in TARGETS) / 6), r["text_id"])
                  for r in rows(os.path.join(self.directory, "oof.csv"))]
