@@ -1,4 +1,4 @@
-"""What W&B's own programs make of our files. FB3_ORACLE_WANDB names a Python with the wandb package (tests/track/oracle.txt
+"""What W&B's own programs make of our files. FB3_ORACLE_WANDB names a Python with the wandb package (tests/track/oracles.txt
 has the versions), FB3_ORACLE_WANDB_OLD one with the last that had a reader in Python; skipped by name without the
 first. Nothing here needs a network: runs stay offline."""
 
