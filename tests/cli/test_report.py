@@ -14,6 +14,7 @@ import time
 import unittest
 import xml.etree.ElementTree
 
+from browser import HEADLESS, accessibility_tree, chromium
 from program import *
 
 SECTIONS = ["scores", "training", "predictions", "lengths", "time", "configuration"]
@@ -341,20 +342,35 @@ class MadeUp(ReportTest):
             self.report(self.path("run%d" % n))
 
 
-def chromium():
-    return next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-
-
+@unittest.skipUnless(chromium(), "no headless Chromium here")
 class Browser(ReportTest):
-    @unittest.skipUnless(chromium(), "no headless Chromium here")
+    def test_what_a_screen_reader_is_told(self):
+        made_up_run(self.path("run"))
+        self.report(self.path("run"))
+        nodes = accessibility_tree(self.path("run", "report.html"), self.path("profile"))
+        told = lambda role: [node for node in nodes if node["role"] == role]
+        for landmark in ["banner", "navigation", "main"]:
+            self.assertEqual(len(told(landmark)), 1, landmark)
+        self.assertEqual(len(told("link")), len(SECTIONS))
+        self.assertGreaterEqual(len(told("image")), 14)
+        for image in told("image"):
+            self.assertTrue(image["name"] and image["description"], image)
+        tables = told("table")
+        self.assertGreaterEqual(len(tables), 5)
+        self.assertEqual(len({table["name"] for table in tables if table["name"]}), len(tables), tables)
+        levels = [node["level"] for node in told("heading")]
+        self.assertEqual(levels[0], 1)
+        for level, before in zip(levels[1:], levels):
+            self.assertTrue(2 <= level <= before + 1, levels)
+
     def test_it_is_shown_without_a_complaint(self):
         made_up_run(self.path("run"))
         self.report(self.path("run"))
         shot = self.path("shot.png")
         for look in [[], ["--blink-settings=preferredColorScheme=0"]]:
-            done = subprocess.run([chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
-                                   "--user-data-dir=" + self.path("profile"), "--window-size=390,844", "--screenshot=" + shot]
-                                  + look + ["file://" + self.path("run", "report.html")],
+            done = subprocess.run([chromium()] + HEADLESS + look +
+                                  ["--enable-logging=stderr", "--v=0", "--user-data-dir=" + self.path("profile"),
+                                   "--window-size=390,844", "--screenshot=" + shot, "file://" + self.path("run", "report.html")],
                                   capture_output=True, text=True, timeout=100)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertNotIn("CONSOLE", done.stderr)
