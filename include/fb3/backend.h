@@ -236,11 +236,10 @@ typedef struct fb3_ops {
     /* sums double[1+Y] += (FB3_LOSS_SUMS). For FB3_LOSS_MCRMSE sums[0] is left alone. */
     fb3_status (*loss_fwd)(fb3_backend *be, double *sums, const float *pred, const float *target, int B, int Y,
                            fb3_loss_kind kind, float beta);
-    /* dpred float[B,Y] = d(elementwise loss)/dp * coefficient[y] (float[Y]): 1 / (Y * samples of the global batch) for
-     * the separable losses. FB3_LOSS_MCRMSE: dpred = (p - t) * coefficient[y] with the coefficient of the global sums.
-     */
+    /* dpred float[B,Y] = d(loss of the global batch)/dp, which has so many `samples`: one divisor for all, so that no
+     * split of the batch changes it. FB3_LOSS_MCRMSE takes its `sums`; the other losses leave them alone. */
     fb3_status (*loss_bwd)(fb3_backend *be, float *dpred, const float *pred, const float *target, int B, int Y,
-                           fb3_loss_kind kind, float beta, const float *coefficient);
+                           fb3_loss_kind kind, float beta, const double *sums, int64_t samples);
 
     /* --- optimizer: over ranges of the arenas ------------------------------------------------------------------- */
     /* *sum (device double) = sum of x[i]^2, in fixed blocks */

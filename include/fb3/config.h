@@ -15,12 +15,13 @@
 typedef enum fb3_strategy { FB3_STRATEGY_NO, FB3_STRATEGY_EPOCH, FB3_STRATEGY_STEPS } fb3_strategy;
 typedef enum fb3_tristate { FB3_AUTO = -1, FB3_OFF = 0, FB3_ON = 1 } fb3_tristate;
 typedef enum fb3_device { FB3_DEVICE_AUTO, FB3_DEVICE_CPU, FB3_DEVICE_CUDA } fb3_device;
+#define FB3_RMSE_EPSILON 1e-9 /* under the root of the rmse losses, as in the reference recipe */
 typedef enum fb3_loss_kind {
-    FB3_LOSS_RMSE, /* mean over elements of sqrt((p-t)^2 + 1e-9): the notebook's RMSELoss, alias l1_eps */
+    FB3_LOSS_RMSE, /* mean over elements of sqrt((p-t)^2 + epsilon): the notebook's RMSELoss, alias l1_eps */
     FB3_LOSS_MSE,
     FB3_LOSS_L1,
     FB3_LOSS_SMOOTH_L1,
-    FB3_LOSS_MCRMSE, /* mean over targets of sqrt(mse over the global batch + 1e-9) */
+    FB3_LOSS_MCRMSE, /* mean over targets of sqrt(mse over the global batch + epsilon) */
 } fb3_loss_kind;
 typedef enum fb3_scheduler {
     FB3_SCHEDULER_LINEAR,

@@ -52,16 +52,17 @@ fb3_status fb3_deberta_pooled(fb3_deberta *model, float *pooled_host);
 fb3_status fb3_deberta_loss_begin(fb3_deberta *model);
 fb3_status fb3_deberta_loss_add(fb3_deberta *model, fb3_loss_kind kind, float beta);
 fb3_status fb3_deberta_loss_fetch(fb3_deberta *model, double *sums_host);
+/* Where they lie, for a sum over ranks in place; and sums that were added up on the host. */
+double *fb3_deberta_loss_sums(fb3_deberta *model);
+fb3_status fb3_deberta_loss_set(fb3_deberta *model, const double *sums_host);
 
-/* The loss of a global batch of `samples` from its sums over all ranks and micro-batches, and the coefficients [Y] that
- * its gradient takes: one global divisor, so that no split of the batch changes it. Only FB3_LOSS_MCRMSE reads the sums
- * for the coefficients; the others' are known before the forward pass. */
+/* The loss of a global batch of `samples` from its sums over all ranks and micro-batches. */
 double fb3_loss_value(fb3_loss_kind kind, const double *sums, int64_t samples, int Y);
-void fb3_loss_coefficients(fb3_loss_kind kind, const double *sums, int64_t samples, int Y, float *coefficient);
 
-/* Backward of the last forward: adds to arenas->grad. coefficient_host [Y] as in ops->loss_bwd. A batch of T = 0 only
- * calls the hooks, so that every rank makes the same collective calls. */
-fb3_status fb3_deberta_backward(fb3_deberta *model, fb3_loss_kind kind, float beta, const float *coefficient_host,
+/* Backward of the last forward, as a part of a global batch of so many `samples`: adds to arenas->grad. For
+ * FB3_LOSS_MCRMSE the loss sums must be those of the global batch by now. A batch of T = 0 only calls the hooks, so
+ * that every rank makes the same collective calls. */
+fb3_status fb3_deberta_backward(fb3_deberta *model, fb3_loss_kind kind, float beta, int64_t samples,
                                 const fb3_model_hooks *hooks);
 
 /* T, B and max_len of `limits`, and what the model adds. */

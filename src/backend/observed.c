@@ -452,9 +452,9 @@ static fb3_status loss_fwd(fb3_backend *be, double *sums, const float *pred, con
 }
 
 static fb3_status loss_bwd(fb3_backend *be, float *dpred, const float *pred, const float *target, int B, int Y,
-                           fb3_loss_kind kind, float beta, const float *coefficient)
+                           fb3_loss_kind kind, float beta, const double *sums, int64_t samples)
 {
-    OBSERVE(loss_bwd(be, dpred, pred, target, B, Y, kind, beta, coefficient), nothing);
+    OBSERVE(loss_bwd(be, dpred, pred, target, B, Y, kind, beta, sums, samples), nothing);
     OUTPUT_FLOAT(dpred, area(B, Y));
     return FB3_OK;
 }

@@ -131,6 +131,12 @@ static fb3_status wait_mpi(fb3_reducer *base, int64_t step)
     return status;
 }
 
+static fb3_status sum_double_mpi(fb3_reducer *base, double *x, int count, int64_t step)
+{
+    (void)step;
+    return fb3_comm_sum_double(((mpi_reducer *)base)->comm, x, count, "summing the loss");
+}
+
 static void destroy_mpi(fb3_reducer *base)
 {
     mpi_reducer *reducer = (mpi_reducer *)base;
@@ -146,6 +152,7 @@ static const fb3_reducer_ops reducer_ops_mpi = {
     .start_int64 = start_int64_mpi,
     .poll = poll_mpi,
     .wait = wait_mpi,
+    .sum_double = sum_double_mpi,
     .destroy = destroy_mpi,
 };
 

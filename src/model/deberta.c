@@ -93,7 +93,6 @@ static void lay_out(fb3_deberta *m, memory_plan *plan, fb3_dtype act_type)
     m->drel_layer = take(plan, P * C, act); // [P, C]
     m->dpooled = take(plan, B * C, f32);    // [B, C]
     m->dpred = take(plan, B * Y, f32);      // [B, Y]
-    m->coefficient = take(plan, Y, f32);    // [Y]
 }
 
 static int at_least_one(int n)
@@ -302,7 +301,7 @@ fb3_status fb3_deberta_pooled(fb3_deberta *m, float *pooled_host)
     return elements ? m->be->ops->download(m->be, pooled_host, m->pooled, elements * sizeof *pooled_host) : FB3_OK;
 }
 
-fb3_status fb3_deberta_backward(fb3_deberta *m, fb3_loss_kind kind, float beta, const float *coefficient_host,
+fb3_status fb3_deberta_backward(fb3_deberta *m, fb3_loss_kind kind, float beta, int64_t samples,
                                 const fb3_model_hooks *hooks)
 {
     FB3_REQUIRE(m->mode != FB3_INFERENCE && m->arenas.grad, FB3_FAILED,
@@ -314,7 +313,7 @@ fb3_status fb3_deberta_backward(fb3_deberta *m, fb3_loss_kind kind, float beta, 
         while (m->ranges_ready < m->table->ranges) FB3_TRY(fb3_range_ready(m));
         return FB3_OK;
     }
-    FB3_TRY(fb3_loss_backward(m, kind, beta, coefficient_host));
+    FB3_TRY(fb3_loss_backward(m, kind, beta, samples));
     FB3_TRY(fb3_head_backward(m));
     return fb3_encoder_backward(m);
 }

@@ -102,7 +102,6 @@ struct fb3_deberta {
     void *dqkv;                    // act [T, 3C]
     void *dpos;                    // act [R, 2C]
     float *dpooled, *dpred;        // [B, C], [B, Y]
-    float *coefficient;            // [Y]
 };
 
 /* The mask of a place in this step; p = 0 in evaluation. */
@@ -151,6 +150,6 @@ fb3_status fb3_head_forward(fb3_deberta *m);
 fb3_status fb3_head_backward(fb3_deberta *m); /* dpred -> gradients, dy */
 
 /* dpred from the loss. */
-fb3_status fb3_loss_backward(fb3_deberta *m, fb3_loss_kind kind, float beta, const float *coefficient_host);
+fb3_status fb3_loss_backward(fb3_deberta *m, fb3_loss_kind kind, float beta, int64_t samples);
 
 #endif

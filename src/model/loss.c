@@ -1,15 +1,12 @@
-/* The loss. A replica only ever has sums over its own samples; the caller adds them up over ranks and micro-batches
- * and hands back one coefficient per target, so that every split of a global batch gives the same gradient. */
+/* The loss. A replica adds up sums over its own samples; the caller adds those up over the ranks. */
 #include "internal.h"
 
 #include <math.h>
 
-static const double mcrmse_epsilon = 1e-9; /* under the root, as the recipe's RMSELoss has it */
-
 /* sqrt of target y's mean squared error over the global batch. */
 static double column_rmse(const double *sums, int64_t samples, int y)
 {
-    return sqrt(sums[1 + y] / (double)samples + mcrmse_epsilon);
+    return sqrt(sums[1 + y] / (double)samples + FB3_RMSE_EPSILON);
 }
 
 double fb3_loss_value(fb3_loss_kind kind, const double *sums, int64_t samples, int Y)
@@ -18,13 +15,6 @@ double fb3_loss_value(fb3_loss_kind kind, const double *sums, int64_t samples, i
     double total = 0;
     for (int y = 0; y < Y; y++) total += column_rmse(sums, samples, y);
     return total / Y;
-}
-
-void fb3_loss_coefficients(fb3_loss_kind kind, const double *sums, int64_t samples, int Y, float *coefficient)
-{
-    const double mean = 1.0 / ((double)samples * Y);
-    for (int y = 0; y < Y; y++)
-        coefficient[y] = (float)(kind == FB3_LOSS_MCRMSE ? mean / column_rmse(sums, samples, y) : mean);
 }
 
 static size_t sums_bytes(const fb3_deberta *m)
@@ -49,10 +39,18 @@ fb3_status fb3_deberta_loss_fetch(fb3_deberta *m, double *sums_host)
     return m->be->ops->fetch(m->be, sums_host, m->sums, sums_bytes(m));
 }
 
-fb3_status fb3_loss_backward(fb3_deberta *m, fb3_loss_kind kind, float beta, const float *coefficient_host)
+double *fb3_deberta_loss_sums(fb3_deberta *m)
 {
-    const fb3_ops *op = m->be->ops;
+    return m->sums;
+}
+
+fb3_status fb3_deberta_loss_set(fb3_deberta *m, const double *sums_host)
+{
+    return m->be->ops->upload(m->be, m->sums, sums_host, sums_bytes(m));
+}
+
+fb3_status fb3_loss_backward(fb3_deberta *m, fb3_loss_kind kind, float beta, int64_t samples)
+{
     FB3_REQUIRE(m->has_targets, FB3_FAILED, "a gradient was asked of samples without scores");
-    FB3_TRY(op->upload(m->be, m->coefficient, coefficient_host, (size_t)m->Y * sizeof *coefficient_host));
-    return op->loss_bwd(m->be, m->dpred, m->pred, m->targets, m->ragged.B, m->Y, kind, beta, m->coefficient);
+    return m->be->ops->loss_bwd(m->be, m->dpred, m->pred, m->targets, m->ragged.B, m->Y, kind, beta, m->sums, samples);
 }

@@ -4,8 +4,7 @@
  *       forward -> loss -> backward        (the last backward posts each layer's all-reduce as it goes)
  *   all-reduce -> clip -> AdamW -> wait
  *
- * All of it is queued on the device, and the host waits once, at the end, for the loss and the norm of the gradient
- * (and before the gradient of mcrmse, which needs the sums of the whole global batch).
+ * All of it is queued on the device, and the host waits once, at the end, for the loss and the norm of the gradient.
  *
  * With reproducible: true a micro-batch is a leaf of the global batch, whose gradient goes into a sum of integers that
  * has the same bits on any number of ranks; the all-reduce then waits for the last leaf.
@@ -13,6 +12,8 @@
  * Sums are reduced, never averages, and divided by one global divisor: 1 rank x B, R ranks x B/R and accumulation
  * give the same gradient to rounding (DESIGN 4). */
 #include "leaves.h"
+
+#include "fb3/trace.h"
 
 #include <math.h>
 
@@ -56,9 +57,11 @@ static fb3_status forward(fb3_trainer *trainer, bool *empty)
 static fb3_status wait_for_device(fb3_trainer *trainer)
 {
     fb3_backend *be = trainer->session->backend;
+    double begin = fb3_trace_begin();
     fb3_comm_watch_device_begin(trainer->session->comm, trainer->step + 1);
     fb3_status status = be->ops->sync(be);
     fb3_comm_watch_end(trainer->session->comm);
+    fb3_trace_end(begin, "train", "wait for the device", NULL, 0);
     return status;
 }
 
@@ -70,21 +73,23 @@ static fb3_status add_loss(fb3_trainer *trainer, int micro)
     return leaf >= 0 ? fb3_leaves_take_sums(trainer, leaf) : FB3_OK;
 }
 
-/* The sums of the micro-batches so far: on their way to the host, and then, when it has waited, those of all ranks. */
-static fb3_status fetch_sums(fb3_trainer *trainer, double *sums)
-{
-    return trainer->split.leaves > 0 ? FB3_OK : fb3_deberta_loss_fetch(trainer->replica->model, sums);
-}
+/* The host's copies, where the device's are not those of the global batch yet. */
 static fb3_status reduce_sums(fb3_trainer *trainer, double *sums)
 {
     if (trainer->split.leaves > 0) return fb3_leaves_reduce_sums(trainer, sums);
     return fb3_comm_sum_double(trainer->session->comm, sums, FB3_LOSS_SUMS(trainer->targets), "summing the loss");
 }
-static fb3_status sums_now(fb3_trainer *trainer, double *sums)
+
+/* The device's, for what is queued next. Those of leaves the host has already; it adds them in order. */
+static fb3_status reduce_sums_on_device(fb3_trainer *trainer, double *sums)
 {
-    FB3_TRY(fetch_sums(trainer, sums));
-    FB3_TRY(wait_for_device(trainer));
-    return reduce_sums(trainer, sums);
+    fb3_deberta *model = trainer->replica->model;
+    fb3_reducer *reducer = trainer->reducer;
+    if (trainer->split.leaves == 0)
+        return reducer->ops->sum_double(reducer, fb3_deberta_loss_sums(model), FB3_LOSS_SUMS(trainer->targets),
+                                        trainer->step + 1);
+    FB3_TRY(fb3_leaves_reduce_sums(trainer, sums));
+    return fb3_deberta_loss_set(model, sums);
 }
 
 /* The gradient of mcrmse needs the sums of the whole global batch first. With one micro-batch its forward serves for
@@ -98,30 +103,28 @@ static fb3_status forward_all(fb3_trainer *trainer, double *sums, bool *stopped)
         FB3_TRY(forward(trainer, &empty));
         if (!empty) FB3_TRY(add_loss(trainer, micro));
     }
-    return sums_now(trainer, sums);
+    return reduce_sums_on_device(trainer, sums);
 }
 
-static fb3_status backward(fb3_trainer *trainer, const double *sums, int64_t samples, bool last)
+static fb3_status backward(fb3_trainer *trainer, int64_t samples, bool last)
 {
     const fb3_config *config = trainer->config;
-    float coefficient[FB3_MAX_TARGETS];
     const fb3_model_hooks hooks = {
         .context = trainer, .grads_ready = last ? post_all_reduce : NULL, .poll = last ? move_communication_on : NULL};
-    fb3_loss_coefficients(config->loss_type, sums, samples, trainer->targets, coefficient);
-    return fb3_deberta_backward(trainer->replica->model, config->loss_type, (float)config->smooth_l1_beta, coefficient,
+    return fb3_deberta_backward(trainer->replica->model, config->loss_type, (float)config->smooth_l1_beta, samples,
                                 &hooks);
 }
 
 /* The gradient of a leaf is made alone. */
-static fb3_status backward_of_leaf(fb3_trainer *trainer, const double *sums, int64_t samples)
+static fb3_status backward_of_leaf(fb3_trainer *trainer, int64_t samples)
 {
     FB3_TRY(fb3_optimizer_zero_grad(trainer->optimizer));
-    FB3_TRY(backward(trainer, sums, samples, false));
+    FB3_TRY(backward(trainer, samples, false));
     return fb3_leaves_add_gradient(trainer);
 }
 
-/* Leaves the gradient of the whole global batch, on every rank, in the arena; in `sums` only what mcrmse needs for it.
- */
+/* Leaves the gradient of the whole global batch, on every rank, in the arena; `sums` are the host's, where it has them
+ * already. */
 static fb3_status accumulate_gradient(fb3_trainer *trainer, int64_t samples, double *sums, bool *stopped)
 {
     const int micro_batches = trainer->split.accumulation;
@@ -137,10 +140,9 @@ static fb3_status accumulate_gradient(fb3_trainer *trainer, int64_t samples, dou
         if (*stopped) return FB3_OK;
         FB3_TRY(forward(trainer, &empty));
         if (!twice && !empty) FB3_TRY(add_loss(trainer, micro));
-        if (whole_batch_first && !twice) FB3_TRY(sums_now(trainer, sums));
+        if (whole_batch_first && !twice) FB3_TRY(reduce_sums_on_device(trainer, sums));
         if (empty) continue;
-        FB3_TRY(leaves ? backward_of_leaf(trainer, sums, samples)
-                       : backward(trainer, sums, samples, micro + 1 == micro_batches));
+        FB3_TRY(leaves ? backward_of_leaf(trainer, samples) : backward(trainer, samples, micro + 1 == micro_batches));
     }
     if (*stopped) return FB3_OK;
     return leaves ? fb3_leaves_reduce_gradient(trainer)
@@ -159,10 +161,9 @@ fb3_status fb3_train_step(fb3_trainer *trainer, fb3_step_result *result)
 
     result->learning_rate = trainer->config->learning_rate * fb3_schedule_factor(&trainer->schedule, trainer->step);
     FB3_TRY(fb3_optimizer_step(trainer->optimizer, result->learning_rate, trainer->updates + 1));
-    const bool has_sums = trainer->config->loss_type == FB3_LOSS_MCRMSE;
-    if (!has_sums) FB3_TRY(fetch_sums(trainer, sums));
+    if (trainer->split.leaves == 0) FB3_TRY(fb3_deberta_loss_fetch(trainer->replica->model, sums));
     FB3_TRY(wait_for_device(trainer));
-    if (!has_sums) FB3_TRY(reduce_sums(trainer, sums));
+    if (trainer->config->loss_type != FB3_LOSS_MCRMSE) FB3_TRY(reduce_sums(trainer, sums));
     FB3_TRY(fb3_optimizer_outcome(trainer->optimizer, &result->grad_norm));
     result->loss = fb3_loss_value(trainer->config->loss_type, sums, plan->samples, trainer->targets);
     result->skipped = !isfinite(result->grad_norm);

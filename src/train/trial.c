@@ -128,7 +128,6 @@ fb3_status fb3_trial_step(fb3_trial *trial, double *seconds)
     fb3_backend *be = trial->session->backend;
     fb3_deberta *model = trial->replica.model;
     double sums[FB3_LOSS_SUMS(TARGETS)] = {0}, norm, started = fb3_seconds();
-    float coefficient[TARGETS];
     fb3_dropout_rates rates = {.head = (float)config->head_dropout};
     fb3_model_hooks hooks = {.context = trial, .grads_ready = post_all_reduce, .poll = move_communication_on};
     uint32_t step = (uint32_t)trial->steps++;
@@ -138,12 +137,11 @@ fb3_status fb3_trial_step(fb3_trial *trial, double *seconds)
     FB3_TRY(fb3_deberta_forward(model, &rates, fb3_rng_key_make(1, 0), step));
     FB3_TRY(fb3_deberta_loss_begin(model));
     FB3_TRY(fb3_deberta_loss_add(model, config->loss_type, (float)config->smooth_l1_beta));
-    if (config->loss_type == FB3_LOSS_MCRMSE) {
-        FB3_TRY(fb3_deberta_loss_fetch(model, sums));
-        FB3_TRY(be->ops->sync(be));
-    }
-    fb3_loss_coefficients(config->loss_type, sums, (int64_t)batch->B * trial->session->size, TARGETS, coefficient);
-    FB3_TRY(fb3_deberta_backward(model, config->loss_type, (float)config->smooth_l1_beta, coefficient, &hooks));
+    if (config->loss_type == FB3_LOSS_MCRMSE)
+        FB3_TRY(trial->reducer->ops->sum_double(trial->reducer, fb3_deberta_loss_sums(model), FB3_LOSS_SUMS(TARGETS),
+                                                trial->steps));
+    FB3_TRY(fb3_deberta_backward(model, config->loss_type, (float)config->smooth_l1_beta,
+                                 (int64_t)batch->B * trial->session->size, &hooks));
     FB3_TRY(trial->reducer->ops->wait(trial->reducer, trial->steps));
     FB3_TRY(fb3_optimizer_step(trial->optimizer, config->learning_rate, trial->steps));
     FB3_TRY(fb3_deberta_loss_fetch(model, sums));

@@ -172,18 +172,24 @@ typedef struct loss_case {
     int B, Y;
     fb3_loss_kind kind;
     float beta;
-    buffer pred, target, coefficient, dpred;
+    buffer pred, target, dpred;
     array sums; // double [1 + Y]
 } loss_case;
 
 static const double sums_before = 0.25; /* sums are added to */
+
+/* Of the global batch, of which this is a part. */
+static int64_t samples_of(const loss_case *c)
+{
+    return 3 * c->B + 1;
+}
 
 static fb3_status run_loss(fb3_backend *be, void *context)
 {
     loss_case *c = context;
     FB3_TRY(be->ops->loss_fwd(be, device(&c->sums), f32(&c->pred), f32(&c->target), c->B, c->Y, c->kind, c->beta));
     return be->ops->loss_bwd(be, f32(&c->dpred), f32(&c->pred), f32(&c->target), c->B, c->Y, c->kind, c->beta,
-                             f32(&c->coefficient));
+                             device(&c->sums), samples_of(c));
 }
 
 static double element_loss(double d, fb3_loss_kind kind, double beta)
@@ -199,7 +205,7 @@ static double element_loss(double d, fb3_loss_kind kind, double beta)
     case FB3_LOSS_SMOOTH_L1:
         return a < beta ? 0.5 * d * d / beta : a - 0.5 * beta;
     default:
-        return 0.5 * d * d; /* mcrmse: d of this is p - t, the rest is in the coefficient */
+        return 0.5 * d * d; /* mcrmse: d of this is p - t; the rest follows from the sums */
     }
 }
 
@@ -216,8 +222,10 @@ static void check_loss(void *context)
         sums[1 + i % Y] += d * d;
         double above = element_loss(d + step, c->kind, (double)c->beta);
         double below = element_loss(d - step, c->kind, (double)c->beta);
-        dpred[i] = (above - below) / (2.0 * step) * (double)c->coefficient.data[i % Y];
+        dpred[i] = (above - below) / (2.0 * step) / (double)(samples_of(c) * Y);
     }
+    if (c->kind == FB3_LOSS_MCRMSE) /* d sqrt(s / n + eps) = ds / (2 n sqrt(s / n + eps)), and ds = 2 (p - t) */
+        for (int64_t i = 0; i < c->pred.n; i++) dpred[i] /= sqrt(sums[1 + i % Y] / (double)samples_of(c) + rmse_eps);
     for (int i = 0; i < FB3_LOSS_SUMS(Y); i++)
         if (!(fabs(got[i] - sums[i]) <= 1e-14 * (fabs(sums[i]) + 1.0) * (double)c->pred.n))
             fail_msg("sum %d is %.17g, not %.17g (%s)", i, got[i], sums[i], backend_name());
@@ -235,7 +243,6 @@ static loss_case loss_make(int B, int Y, fb3_loss_kind kind, float beta)
                        .beta = beta,
                        .pred = buffer_random((int64_t)B * Y),
                        .target = buffer_random((int64_t)B * Y),
-                       .coefficient = buffer_random(Y),
                        .dpred = buffer_output((int64_t)B * Y),
                        .sums = array_make(FB3_LOSS_SUMS(Y), sizeof *before, before)};
 }
@@ -252,7 +259,7 @@ static void loss_run(loss_case *c, void (*check)(void *context))
 
 static void loss_free(loss_case *c)
 {
-    buffer_free(&c->pred), buffer_free(&c->target), buffer_free(&c->coefficient), buffer_free(&c->dpred);
+    buffer_free(&c->pred), buffer_free(&c->target), buffer_free(&c->dpred);
     array_free(&c->sums);
 }
 

@@ -110,6 +110,14 @@ class Profile(ProgramTest):
             self.assertLessEqual(sum(e["dur"] for e in inside if e["cat"] == "operation"), step["dur"])
             self.assertEqual(len([e for e in inside if e["name"] == "adamw"]), 1)
 
+    def test_the_host_waits_once_in_a_step(self):
+        for loss in ["rmse", "mcrmse"]:  # the gradient of mcrmse needs sums of all ranks, on the device
+            trace = self.path(loss + ".json")
+            run("train", ranks=2, **dict(TINY, output_dir=self.path(loss), profile=trace, max_steps=3, loss_type=loss))
+            with open(trace) as f:
+                waits = [e for e in json.load(f)["traceEvents"] if e["name"] == "wait for the device"]
+            self.assertEqual(len(waits), 3, loss)
+
     def test_off_by_default_and_the_same_bits(self):
         for profile in (None, self.path("t.json")):
             run("train", **dict(TINY, output_dir=self.path("p%s" % bool(profile)), **({"profile": profile} if profile else {})))

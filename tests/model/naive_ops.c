@@ -605,13 +605,15 @@ static fb3_status naive_loss_fwd(fb3_backend *be, double *sums, const float *pre
 }
 
 static fb3_status naive_loss_bwd(fb3_backend *be, float *dpred, const float *pred, const float *target, int B, int Y,
-                                 fb3_loss_kind kind, float beta, const float *coefficient)
+                                 fb3_loss_kind kind, float beta, const double *sums, int64_t samples)
 {
     (void)be;
     for (int s = 0; s < B; s++)
-        for (int y = 0; y < Y; y++)
-            AT(dpred, Y, s, y) =
-                (float)(coefficient[y] * loss_slope(kind, (double)AT(pred, Y, s, y) - AT(target, Y, s, y), beta));
+        for (int y = 0; y < Y; y++) {
+            double slope = loss_slope(kind, (double)AT(pred, Y, s, y) - AT(target, Y, s, y), beta);
+            if (kind == FB3_LOSS_MCRMSE) slope /= sqrt(sums[1 + y] / (double)samples + pow(10, RMSE_EPSILON_EXPONENT));
+            AT(dpred, Y, s, y) = (float)(slope / ((double)samples * Y));
+        }
     return FB3_OK;
 }
 

@@ -33,21 +33,13 @@ static const fixture_case small = {
     .step = 3,
 };
 
-static void mse_coefficients(const fixture_case *c, float *coefficient)
-{
-    const double sums[FB3_LOSS_SUMS(FB3_MAX_TARGETS)] = {0}; // not read for this loss
-    fb3_loss_coefficients(FB3_LOSS_MSE, sums, c->sequences, c->targets, coefficient);
-}
-
 /* Forward and backward of samples first .. first + count - 1, as a part of the case's whole batch. */
 static void add_gradients(fixture_replica *r, const fixture_case *c, int first, int count, const fb3_model_hooks *hooks)
 {
-    float coefficient[FB3_MAX_TARGETS];
     fb3_batch *batch = fixture_batch(c, 0, first, count);
-    mse_coefficients(c, coefficient);
     must(fb3_deberta_load(r->model, batch));
     must(fb3_deberta_forward(r->model, &c->rates, c->key, c->step));
-    must(fb3_deberta_backward(r->model, c->loss, c->beta, coefficient, hooks));
+    must(fb3_deberta_backward(r->model, c->loss, c->beta, c->sequences, hooks));
     fixture_batch_free(batch);
 }
 
@@ -173,12 +165,10 @@ static void hooks_in_order(fb3_backend *be)
     assert_memory_equal(w.seen, final, (size_t)r.table->size * sizeof *final);
     free(final);
 
-    float coefficient[FB3_MAX_TARGETS];
-    mse_coefficients(&small, coefficient);
     w.ranges = 0;
     w.next = 0;
     w.fail_at = 1;
-    assert_int_equal(fb3_deberta_backward(r.model, small.loss, small.beta, coefficient, &hooks), FB3_FAILED);
+    assert_int_equal(fb3_deberta_backward(r.model, small.loss, small.beta, small.sequences, &hooks), FB3_FAILED);
     assert_int_equal(w.ranges, 1);
     free(w.seen);
     fixture_replica_free(&r);
@@ -243,10 +233,10 @@ static void evaluation(fb3_backend *be)
     predict(&training, &small, &small.rates, 9, again);
     assert_memory_not_equal(dropped, again, sizeof dropped);
 
-    float pooled[5 * 32], coefficient[FB3_MAX_TARGETS] = {0};
+    float pooled[5 * 32];
     must(fb3_deberta_pooled(inference.model, pooled));
     for (size_t i = 0; i < sizeof pooled / sizeof pooled[0]; i++) assert_true(isfinite(pooled[i]));
-    assert_int_equal(fb3_deberta_backward(inference.model, FB3_LOSS_MSE, 1, coefficient, NULL), FB3_FAILED);
+    assert_int_equal(fb3_deberta_backward(inference.model, FB3_LOSS_MSE, 1, small.sequences, NULL), FB3_FAILED);
     fixture_replica_free(&training);
     fixture_replica_free(&inference);
 }

@@ -322,14 +322,12 @@ static void check_step(fixture_replica *r, fb3_optimizer *optimizer, const fixtu
 {
     const double loss_tolerance = 1e-4, norm_tolerance = 1e-3;
     double sums[FB3_LOSS_SUMS(FB3_MAX_TARGETS)] = {0}, norm;
-    float coefficient[FB3_MAX_TARGETS];
     fb3_batch *batch = fixture_batch(c, s, 0, c->sequences);
     must(fb3_optimizer_zero_grad(optimizer));
     must(fb3_deberta_load(r->model, batch));
     must(fb3_deberta_forward(r->model, NULL, c->key, (uint32_t)s));
     fixture_loss(r, c->loss, c->beta, sums);
-    fb3_loss_coefficients(c->loss, sums, c->sequences, c->targets, coefficient);
-    must(fb3_deberta_backward(r->model, c->loss, c->beta, coefficient, NULL));
+    must(fb3_deberta_backward(r->model, c->loss, c->beta, c->sequences, NULL));
     must(fb3_optimizer_step(optimizer, learning_rate * fb3_schedule_factor(schedule, s), s + 1));
     must(r->be->ops->sync(r->be));
     must(fb3_optimizer_outcome(optimizer, &norm));

@@ -7,8 +7,6 @@
 
 enum { POOL_COLS = 64 };
 
-static const double rmse_eps = 1e-9; /* inside the square root of the rmse losses, as in the reference recipe */
-
 /* --- pooling ------------------------------------------------------------------------------------------------------ */
 
 fb3_status CPU(mean_pool_fwd)(fb3_backend *be, float *pooled, const void *x, const fb3_ragged *ragged, int C)
@@ -112,7 +110,7 @@ static double element_loss(double d, fb3_loss_kind kind, double beta)
 {
     switch (kind) {
     case FB3_LOSS_RMSE:
-        return sqrt(d * d + rmse_eps);
+        return sqrt(d * d + FB3_RMSE_EPSILON);
     case FB3_LOSS_MSE:
         return d * d;
     case FB3_LOSS_L1:
@@ -134,7 +132,7 @@ static double element_slope(double d, fb3_loss_kind kind, double beta)
 {
     switch (kind) {
     case FB3_LOSS_RMSE:
-        return d / sqrt(d * d + rmse_eps);
+        return d / sqrt(d * d + FB3_RMSE_EPSILON);
     case FB3_LOSS_MSE:
         return 2.0 * d;
     case FB3_LOSS_L1:
@@ -144,7 +142,14 @@ static double element_slope(double d, fb3_loss_kind kind, double beta)
     case FB3_LOSS_MCRMSE:
         break;
     }
-    return d; /* mcrmse: the rest is in the coefficient */
+    return d; /* mcrmse: the rest is in the factor */
+}
+
+/* What a slope is multiplied by: the mean over the elements, and of mcrmse the root of the target's mean square. */
+static double slope_factor(fb3_loss_kind kind, const double *sums, int64_t samples, int Y, int y)
+{
+    const double mean = 1.0 / ((double)samples * Y);
+    return kind == FB3_LOSS_MCRMSE ? mean / sqrt(sums[1 + y] / (double)samples + FB3_RMSE_EPSILON) : mean;
 }
 
 fb3_status CPU(loss_fwd)(fb3_backend *be, double *sums, const float *pred, const float *target, int B, int Y,
@@ -162,14 +167,15 @@ fb3_status CPU(loss_fwd)(fb3_backend *be, double *sums, const float *pred, const
 }
 
 fb3_status CPU(loss_bwd)(fb3_backend *be, float *dpred, const float *pred, const float *target, int B, int Y,
-                         fb3_loss_kind kind, float beta, const float *coefficient)
+                         fb3_loss_kind kind, float beta, const double *sums, int64_t samples)
 {
     (void)be;
-    for (int b = 0; b < B; b++) {
-        for (int y = 0; y < Y; y++) {
+    for (int y = 0; y < Y; y++) {
+        const double factor = slope_factor(kind, sums, samples, Y, y);
+        for (int b = 0; b < B; b++) {
             int64_t i = (int64_t)b * Y + y;
             double d = (double)pred[i] - (double)target[i];
-            dpred[i] = (float)(element_slope(d, kind, (double)beta) * (double)coefficient[y]);
+            dpred[i] = (float)(element_slope(d, kind, (double)beta) * factor);
         }
     }
     return FB3_OK;

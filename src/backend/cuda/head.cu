@@ -190,15 +190,13 @@ fb3_status fb3_head_bwd_cuda(fb3_backend *be, float *dpooled, float *dw, float *
 
 /* --- losses ------------------------------------------------------------------------------------------------------- */
 
-static constexpr double rmse_eps = 1e-9; /* inside the square root of the rmse losses, as in the reference recipe */
-
 enum { LOSS_WARPS = 16 };
 
 static __device__ double element_loss(double d, fb3_loss_kind kind, double beta)
 {
     switch (kind) {
     case FB3_LOSS_RMSE:
-        return sqrt(d * d + rmse_eps);
+        return sqrt(d * d + FB3_RMSE_EPSILON);
     case FB3_LOSS_MSE:
         return d * d;
     case FB3_LOSS_L1:
@@ -220,7 +218,7 @@ static __device__ double element_slope(double d, fb3_loss_kind kind, double beta
 {
     switch (kind) {
     case FB3_LOSS_RMSE:
-        return d / sqrt(d * d + rmse_eps);
+        return d / sqrt(d * d + FB3_RMSE_EPSILON);
     case FB3_LOSS_MSE:
         return 2.0 * d;
     case FB3_LOSS_L1:
@@ -230,7 +228,14 @@ static __device__ double element_slope(double d, fb3_loss_kind kind, double beta
     case FB3_LOSS_MCRMSE:
         break;
     }
-    return d; /* mcrmse: the rest is in the coefficient */
+    return d; /* mcrmse: the rest is in the factor */
+}
+
+/* What a slope is multiplied by: the mean over the elements, and of mcrmse the root of the target's mean square. */
+static __device__ double slope_factor(fb3_loss_kind kind, const double *sums, double samples, int Y, int y)
+{
+    const double mean = 1.0 / (samples * Y);
+    return kind == FB3_LOSS_MCRMSE ? mean / sqrt(sums[1 + y] / samples + FB3_RMSE_EPSILON) : mean;
 }
 
 /* sums [1 + Y] +=, pred and target [B,Y]; one block, a warp for each target, its lanes across the samples */
@@ -260,15 +265,15 @@ __global__ void __launch_bounds__(LOSS_WARPS *WARP)
     sums[0] += sum;
 }
 
-/* dpred [B,Y], coefficient [Y] */
+/* dpred [B,Y], sums [1 + Y] */
 __global__ void __launch_bounds__(BLOCK)
     loss_backward_kernel(float *dpred, const float *pred, const float *target, int64_t count, int Y, fb3_loss_kind kind,
-                         double beta, const float *coefficient)
+                         double beta, const double *sums, double samples)
 {
     int64_t i = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
     if (i >= count) return;
     double d = (double)pred[i] - (double)target[i];
-    dpred[i] = (float)(element_slope(d, kind, beta) * (double)coefficient[i % Y]);
+    dpred[i] = (float)(element_slope(d, kind, beta) * slope_factor(kind, sums, samples, Y, (int)(i % Y)));
 }
 
 fb3_status fb3_loss_fwd_cuda(fb3_backend *be, double *sums, const float *pred, const float *target, int B, int Y,
@@ -281,12 +286,12 @@ fb3_status fb3_loss_fwd_cuda(fb3_backend *be, double *sums, const float *pred, c
 }
 
 fb3_status fb3_loss_bwd_cuda(fb3_backend *be, float *dpred, const float *pred, const float *target, int B, int Y,
-                             fb3_loss_kind kind, float beta, const float *coefficient)
+                             fb3_loss_kind kind, float beta, const double *sums, int64_t samples)
 {
     int64_t count = (int64_t)B * Y;
     if (count == 0) return FB3_OK;
     FB3_CUDA(FB3_LAUNCH(loss_backward_kernel, (unsigned)ceil_div(count, BLOCK), BLOCK, 0, fb3_cuda_of(be)->compute,
-                        dpred, pred, target, count, Y, kind, (double)beta, coefficient));
+                        dpred, pred, target, count, Y, kind, (double)beta, sums, (double)samples));
     return FB3_OK;
 }
 

@@ -162,6 +162,12 @@ static fb3_status wait_nccl(fb3_reducer *base, int64_t step)
     return FB3_OK;
 }
 
+static fb3_status sum_double_nccl(fb3_reducer *base, double *x, int count, int64_t step)
+{
+    FB3_TRY(start(base, x, count, sizeof *x, ncclFloat64));
+    return wait_nccl(base, step);
+}
+
 static void destroy_nccl(fb3_reducer *base)
 {
     nccl_reducer *reducer = (nccl_reducer *)base;
@@ -182,6 +188,7 @@ static const fb3_reducer_ops reducer_ops_nccl = {
     .start_int64 = start_int64_nccl,
     .poll = poll_nccl,
     .wait = wait_nccl,
+    .sum_double = sum_double_nccl,
     .destroy = destroy_nccl,
 };
 
