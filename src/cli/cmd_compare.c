@@ -108,8 +108,15 @@ static fb3_status read_contender(contest *c, int r)
 /* The end of a long path says more than its beginning. */
 static void print_cell(const char *text)
 {
-    const size_t bytes = strlen(text);
-    printf("  %*s", RUN_COLUMN, bytes > RUN_COLUMN ? text + bytes - RUN_COLUMN : text);
+    static const char CUT[] = "...";
+    const size_t bytes = strlen(text), room = RUN_COLUMN - (sizeof CUT - 1);
+    if (bytes <= RUN_COLUMN) {
+        printf("  %*s", RUN_COLUMN, text);
+        return;
+    }
+    text += bytes - room;
+    while ((*text & 0xC0) == 0x80) text++; /* not from the middle of a character */
+    printf("  %s%*s", CUT, (int)room, text);
 }
 
 static fb3_status print_key(void *context, const char *key, const char *const *values)

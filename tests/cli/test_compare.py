@@ -58,6 +58,7 @@ class Compare(ProgramTest):
         done = run("compare", self.a, self.b)
         self.assertRegex(done.stdout, r"(?m)^learning_rate +0.001 +1e-05$")
         self.assertNotRegex(done.stdout, "output_dir|num_train_epochs")
+        self.assertEqual(done.stdout.split("\n")[0].split(), ["..." + self.a[-13:], "..." + self.b[-13:]])
         self.assertRegex(done.stdout, r"(?m)^.*/b beside .*/a: \+[0-9.]+, 95 % interval \+[0-9.]+ to \+[0-9.]+: worse$")
         same = run("compare", self.a, self.a).stdout
         self.assertIn("cannot tell (other essays could turn it round)", same)
