@@ -22,6 +22,18 @@ fold_time run_fold_time(const fold_log *log)
 
 enum { BAR_ROW = 26, BAR_LEFT = 64, BAR_TOP = 8, BAR_BELOW = 42 };
 
+/* Parts side by side along the x axis, from 0 on, up to the first that is not known. */
+static void draw_bar(svg_chart *c, int y, const double *part, const char *const *class, int parts)
+{
+    double from = 0;
+    for (int i = 0; i < parts && isfinite(part[i]); i++) {
+        const double to = from + part[i];
+        page_markup(c->page, "<rect class=\"%s\" x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%d\"/>", class[i],
+                    svg_x(c, from), y + 4, svg_x(c, to) - svg_x(c, from), BAR_ROW - 8);
+        from = to;
+    }
+}
+
 static void draw_time(page *p, const run_report *r)
 {
     double longest = 0;
@@ -50,15 +62,12 @@ static void draw_time(page *p, const run_report *r)
     svg_x_axis(&c, "seconds");
     for (int k = 0, row = 0; k < r->folds; k++) {
         fold_time t = run_fold_time(&r->log[k]);
-        double part[] = {t.steps, t.evaluation, t.rest}, x = 0, y = BAR_TOP + BAR_ROW * row;
+        const double part[] = {t.steps, t.evaluation, t.rest};
+        const int y = BAR_TOP + BAR_ROW * row;
         static const char *const CLASS[] = {"bar", "cut", "wait"};
         if (!isfinite(t.steps)) continue;
         page_markup(p, "<text class=\"y\" x=\"%d\" y=\"%.1f\">fold %d</text>", BAR_LEFT - 8, y + BAR_ROW / 2.0 + 4, k);
-        for (int i = 0; i < 3 && isfinite(part[i]); i++) {
-            page_markup(p, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%d\"/>", CLASS[i],
-                        svg_x(&c, x), y + 4, svg_x(&c, x + part[i]) - svg_x(&c, x), BAR_ROW - 8);
-            x += part[i];
-        }
+        draw_bar(&c, y, part, CLASS, 3);
         page_markup(p, "\n");
         row++;
     }
@@ -121,12 +130,12 @@ static void time_table(page *p, const run_report *r)
 
 /* The parts of "memory_bytes" in metrics.jsonl, in the order in which they are drawn. */
 static const struct {
-    const char *key, *name;
-} PART[] = {{"parameters", "parameters"},
-            {"gradients", "gradients"},
-            {"moments", "moments of AdamW"},
-            {"activations", "activations, at most"},
-            {"workspace", "workspace of the operations, at most"}};
+    const char *key, *name, *class;
+} PART[] = {{"parameters", "parameters", "m c0"},
+            {"gradients", "gradients", "m c1"},
+            {"moments", "moments of AdamW", "m c2"},
+            {"activations", "activations, at most", "m c3"},
+            {"workspace", "workspace of the operations, at most", "m c4"}};
 enum { PARTS = sizeof PART / sizeof *PART };
 
 static double bytes_of_part(const fold_log *log, int part)
@@ -154,13 +163,13 @@ static void draw_memory(page *p, const fold_log *log)
     snprintf(text, sizeof text, "%s in all. The table below has the parts.", page_bytes(bytes, bytes_of_all(log)));
     svg_open(p, height, "Memory of a rank", text);
     svg_x_axis(&c, "MB");
-    double from = 0;
+    double part[PARTS];
+    const char *class[PARTS];
     for (int i = 0; i < PARTS; i++) {
-        const double to = from + bytes_of_part(log, i) / 1e6;
-        page_markup(p, "<rect class=\"m %s\" x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%d\"/>", svg_class(i),
-                    svg_x(&c, from), BAR_TOP + 4, svg_x(&c, to) - svg_x(&c, from), BAR_ROW - 8);
-        from = to;
+        part[i] = bytes_of_part(log, i) / 1e6;
+        class[i] = PART[i].class;
     }
+    draw_bar(&c, BAR_TOP, part, class, PARTS);
     svg_close(p);
 }
 
@@ -175,16 +184,12 @@ static void memory_row(page *p, const char *name, double bytes, double all)
 static void show_memory(page *p, const fold_log *log)
 {
     const double all = bytes_of_all(log);
-    char class[32];
     page_figure_begin(
         p, "Memory of a rank",
         "What its model, its optimizer and its batches take, in the memory of its device. The processor's "
         "libraries, the tokenised data and what the writer of a fold holds besides are not in it.");
     svg_legend_begin(p);
-    for (int i = 0; i < PARTS; i++) {
-        snprintf(class, sizeof class, "m %s", svg_class(i));
-        svg_legend_area(p, class, PART[i].name);
-    }
+    for (int i = 0; i < PARTS; i++) svg_legend_area(p, PART[i].class, PART[i].name);
     svg_legend_end(p);
     draw_memory(p, log);
     page_figure_end(p);
