@@ -18,7 +18,7 @@ typedef struct fb3_reducer_ops {
      * operations behind them, and the backend's sync fails where a sum failed or took too long. */
     fb3_status (*wait)(fb3_reducer *reducer, int64_t step);
     /* The sum of a few doubles over the ranks, in place, with no range posted: start and wait in one. */
-    fb3_status (*sum_double)(fb3_reducer *reducer, double *x, int count, int64_t step);
+    fb3_status (*sum_double)(fb3_reducer *reducer, double *x, int count);
     void (*destroy)(fb3_reducer *reducer);
 } fb3_reducer_ops;
 struct fb3_reducer {

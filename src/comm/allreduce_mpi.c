@@ -131,9 +131,8 @@ static fb3_status wait_mpi(fb3_reducer *base, int64_t step)
     return status;
 }
 
-static fb3_status sum_double_mpi(fb3_reducer *base, double *x, int count, int64_t step)
+static fb3_status sum_double_mpi(fb3_reducer *base, double *x, int count)
 {
-    (void)step;
     return fb3_comm_sum_double(((mpi_reducer *)base)->comm, x, count, "summing the loss");
 }
 

@@ -86,8 +86,7 @@ static fb3_status reduce_sums_on_device(fb3_trainer *trainer, double *sums)
     fb3_deberta *model = trainer->replica->model;
     fb3_reducer *reducer = trainer->reducer;
     if (trainer->split.leaves == 0)
-        return reducer->ops->sum_double(reducer, fb3_deberta_loss_sums(model), FB3_LOSS_SUMS(trainer->targets),
-                                        trainer->step + 1);
+        return reducer->ops->sum_double(reducer, fb3_deberta_loss_sums(model), FB3_LOSS_SUMS(trainer->targets));
     FB3_TRY(fb3_leaves_reduce_sums(trainer, sums));
     return fb3_deberta_loss_set(model, sums);
 }

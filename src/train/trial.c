@@ -138,8 +138,7 @@ fb3_status fb3_trial_step(fb3_trial *trial, double *seconds)
     FB3_TRY(fb3_deberta_loss_begin(model));
     FB3_TRY(fb3_deberta_loss_add(model, config->loss_type, (float)config->smooth_l1_beta));
     if (config->loss_type == FB3_LOSS_MCRMSE)
-        FB3_TRY(trial->reducer->ops->sum_double(trial->reducer, fb3_deberta_loss_sums(model), FB3_LOSS_SUMS(TARGETS),
-                                                trial->steps));
+        FB3_TRY(trial->reducer->ops->sum_double(trial->reducer, fb3_deberta_loss_sums(model), FB3_LOSS_SUMS(TARGETS)));
     FB3_TRY(fb3_deberta_backward(model, config->loss_type, (float)config->smooth_l1_beta,
                                  (int64_t)batch->B * trial->session->size, &hooks));
     FB3_TRY(trial->reducer->ops->wait(trial->reducer, trial->steps));

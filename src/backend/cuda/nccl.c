@@ -162,10 +162,10 @@ static fb3_status wait_nccl(fb3_reducer *base, int64_t step)
     return FB3_OK;
 }
 
-static fb3_status sum_double_nccl(fb3_reducer *base, double *x, int count, int64_t step)
+static fb3_status sum_double_nccl(fb3_reducer *base, double *x, int count)
 {
     FB3_TRY(start(base, x, count, sizeof *x, ncclFloat64));
-    return wait_nccl(base, step);
+    return wait_nccl(base, ((nccl_reducer *)base)->be->step);
 }
 
 static void destroy_nccl(fb3_reducer *base)
