@@ -8,14 +8,14 @@
 #include <stddef.h>
 #include <stdio.h>
 
-/* The temporary name for `path`: "<path>.tmp". One writer per path is a rule of the program (group rank 0), so one
- * name is enough, and a temporary left by a killed run is overwritten by the next. Caller frees. NULL: out of memory.
- */
+/* The temporary name for `path`: "<path>.tmp". One writer per path is a rule of the program (group rank 0; pages are the
+ * exception, fb3_file_write_shared()), so one name is enough, and a temporary left by a killed run is overwritten by the
+ * next. Caller frees. NULL: out of memory. */
 char *fb3_file_temporary(const char *path);
 
-/* Removes the temporaries that killed writers left in `folder`, where nobody may be writing now. What cannot be removed
- * stays, and does no harm. */
-void fb3_file_remove_temporaries(const char *folder);
+/* Removes the temporaries that killed writers left in `folder`: of the file `name`, or of any (NULL, in a folder that is
+ * the program's alone). Nobody may be writing there now. What cannot be removed stays, and does no harm. */
+void fb3_file_remove_temporaries(const char *folder, const char *name);
 
 /* fsync `temporary`, rename it to `path`, fsync the folder. On failure the temporary is removed and `path` is as it
  * was. */
@@ -26,6 +26,11 @@ fb3_status fb3_file_write(const char *path, const void *data, size_t bytes);
 
 /* The same without fsync, for what is written often and may be lost when the machine crashes. */
 fb3_status fb3_file_write_lightly(const char *path, const void *data, size_t bytes);
+
+/* fb3_file_write() for a path that several processes may write at the same moment (a run and its user's `report`): each
+ * has a temporary of its own, and the last rename stays. A killed writer's temporary waits for
+ * fb3_file_remove_temporaries(). */
+fb3_status fb3_file_write_shared(const char *path, const void *data, size_t bytes);
 
 /* Reads a whole file into a malloc'ed buffer with a 0 byte behind it. FB3_INPUT when it cannot be opened or is larger
  * than `limit`. Caller frees *data. */

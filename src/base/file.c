@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,15 +66,19 @@ char *fb3_file_temporary(const char *path)
     return fb3_format("%s%s", path, TEMPORARY);
 }
 
-void fb3_file_remove_temporaries(const char *folder)
+/* "<name>.tmp", "<name>.<anything>.tmp" */
+static bool is_temporary_of(const char *entry, const char *name)
 {
-    const size_t suffix = sizeof TEMPORARY - 1;
+    const size_t bytes = strlen(entry), suffix = sizeof TEMPORARY - 1, length = name ? strlen(name) : 0;
+    if (bytes < length + suffix || strcmp(entry + bytes - suffix, TEMPORARY) != 0) return false;
+    return !name || (strncmp(entry, name, length) == 0 && entry[length] == '.');
+}
+
+void fb3_file_remove_temporaries(const char *folder, const char *name)
+{
     DIR *entries = opendir(folder);
-    for (const struct dirent *entry; entries && (entry = readdir(entries));) {
-        size_t bytes = strlen(entry->d_name);
-        if (bytes > suffix && strcmp(entry->d_name + bytes - suffix, TEMPORARY) == 0)
-            (void)unlinkat(dirfd(entries), entry->d_name, 0);
-    }
+    for (const struct dirent *entry; entries && (entry = readdir(entries));)
+        if (is_temporary_of(entry->d_name, name)) (void)unlinkat(dirfd(entries), entry->d_name, 0);
     if (entries) closedir(entries);
 }
 
@@ -157,11 +162,11 @@ static fb3_status publish_lightly(const char *temporary, const char *path)
     return status;
 }
 
-static fb3_status write_file(const char *path, const void *data, size_t bytes,
+/* Takes `temporary` (malloc'ed, or NULL: out of memory) over. */
+static fb3_status write_file(const char *path, char *temporary, const void *data, size_t bytes,
                              fb3_status (*publish)(const char *temporary, const char *path))
 {
     fb3_status status = FB3_OK;
-    char *temporary = fb3_file_temporary(path);
     FB3_REQUIRE(temporary, FB3_FAILED, "out of memory to write %s; free memory and run again", path);
     int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, FILE_MODE);
     FB3_REQUIRE_GOTO(file >= 0, done, at_fault(errno), "cannot write %s: %s; %s", path, strerror(errno),
@@ -182,12 +187,20 @@ done:
 
 fb3_status fb3_file_write(const char *path, const void *data, size_t bytes)
 {
-    return write_file(path, data, bytes, fb3_file_publish);
+    return write_file(path, fb3_file_temporary(path), data, bytes, fb3_file_publish);
 }
 
 fb3_status fb3_file_write_lightly(const char *path, const void *data, size_t bytes)
 {
-    return write_file(path, data, bytes, publish_lightly);
+    return write_file(path, fb3_file_temporary(path), data, bytes, publish_lightly);
+}
+
+fb3_status fb3_file_write_shared(const char *path, const void *data, size_t bytes)
+{
+    uint64_t mine;
+    FB3_REQUIRE(getentropy(&mine, sizeof mine) == 0, FB3_FAILED, "cannot draw a name for a temporary of %s: %s", path,
+                strerror(errno));
+    return write_file(path, fb3_format("%s.%016" PRIx64 "%s", path, mine, TEMPORARY), data, bytes, fb3_file_publish);
 }
 
 static fb3_status read_all(int file, const char *path, char *data, size_t bytes)

@@ -25,7 +25,8 @@ fb3_status page_publish(const char *path, void (*write)(page *p, const void *con
     write(&p, context);
     bool failed = ferror(p.out) != 0;
     if (fclose(p.out) != 0) failed = true;
-    fb3_status status = failed ? fb3_fail(FB3_FAILED, "out of memory for a page") : fb3_file_write(path, text, bytes);
+    fb3_status status = failed ? fb3_fail(FB3_FAILED, "out of memory for a page")
+                               : fb3_file_write_shared(path, text, bytes); /* a run and its user may both write it */
     free(text);
     return status;
 }

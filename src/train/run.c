@@ -353,9 +353,11 @@ static fb3_status adopt_stored(fb3_run *run, const char *text, fb3_config *store
     return fb3_config_check_resume(text, config);
 }
 
-/* The directory is locked, and no rank has gone on to training: nobody writes. */
-static void tidy_folds(const fb3_run *run)
+/* The directory is locked, and no rank has gone on to training: nobody writes (but a user's `report` in this very
+ * moment, which would say so). The directory may hold files of others. */
+static void tidy(const fb3_run *run)
 {
+    fb3_file_remove_temporaries(run->config->output_dir, "report.html");
     for (int k = 0; k < run->folds; k++)
         if (run->selected[k]) fb3_fold_tidy(run, k, run->group_of_fold[k] < 0);
 }
@@ -375,7 +377,7 @@ static fb3_status open_run(fb3_run *run, char **stored_text, fb3_config *stored)
     FB3_TRY(resolve_batch(run, *stored_text == NULL));
     FB3_TRY(fb3_param_table_create(&run->table, &run->model, run->vocabulary.count, run->data->targets));
     if (run->config->dry_run) return FB3_OK;
-    if (session->first) tidy_folds(run);
+    if (session->first) tidy(run);
     FB3_TRY(fb3_comm_agree(session->world, session->first ? fb3_run_check_disk(run) : FB3_OK, "space for checkpoints"));
     fb3_status mine = session->first && !*stored_text ? write_run_files(run) : FB3_OK;
     return fb3_comm_agree(session->world, mine, "writing the run directory");

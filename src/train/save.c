@@ -264,7 +264,7 @@ fb3_status fb3_fold_save_complete(fb3_fold_run *f)
 void fb3_fold_tidy(const fb3_run *run, int fold, bool complete)
 {
     char *folder = fb3_run_fold_path(run, fold, NULL), *previous = fb3_run_fold_path(run, fold, "previous.h5");
-    if (folder) fb3_file_remove_temporaries(folder);
+    if (folder) fb3_file_remove_temporaries(folder, NULL);
     if (complete && previous) fb3_checkpoint_remove(previous);
     free(folder);
     free(previous);

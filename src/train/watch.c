@@ -53,13 +53,10 @@ static void correct_folds(const fb3_run *run)
     bool warned = false;
     for (int k = 0; k < run->folds; k++) {
         char *path = run->selected[k] ? fb3_run_fold_path(run, k, "progress.json") : NULL;
-        char *temporary = path ? fb3_file_temporary(path) : NULL;
-        if (temporary) (void)remove(temporary); /* left by a kill */
         if (path && correct_fold(run, k, path) != FB3_OK && !warned) {
             fb3_log_warn("%s", fb3_error_text());
             warned = true;
         }
-        free(temporary);
         free(path);
     }
 }

@@ -10,9 +10,11 @@
 #include <stdint.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 int __real_fsync(int file);
@@ -126,6 +128,67 @@ static void a_left_over_temporary_is_overwritten(void **state)
     assert_int_equal(fb3_file_write("c.txt", "whole", 5), FB3_OK);
     check_content("c.txt", "whole");
     assert_false(fb3_file_exists("c.txt.tmp"));
+}
+
+static int files_here(void)
+{
+    int count = 0;
+    DIR *entries = opendir(".");
+    assert_non_null(entries);
+    while (readdir(entries)) count++;
+    closedir(entries);
+    return count;
+}
+
+/* Two writers of one path, each 200 times: each succeeds always, and a reader finds the one's content or the other's.
+ */
+static void several_processes_may_write_a_shared_file(void **state)
+{
+    (void)state;
+    enum { TIMES = 200, BYTES = 100000, WRITERS = 2 };
+    static char content[BYTES];
+    const int before = files_here();
+    pid_t writer[WRITERS];
+    for (int w = 0; w < WRITERS; w++) {
+        memset(content, 'a' + w, BYTES);
+        assert_int_equal(fb3_file_write_shared("shared.html", content, BYTES), FB3_OK);
+        writer[w] = fork();
+        assert_true(writer[w] >= 0);
+        if (writer[w] == 0) {
+            for (int i = 0; i < TIMES; i++)
+                if (fb3_file_write_shared("shared.html", content, BYTES) != FB3_OK) _exit(1);
+            _exit(0);
+        }
+    }
+    for (int left = WRITERS; left > 0;) {
+        int result = 0;
+        if (waitpid(-1, &result, WNOHANG) > 0) {
+            assert_int_equal(result, 0);
+            left--;
+        }
+        char *data;
+        size_t bytes;
+        assert_int_equal(fb3_file_read("shared.html", BYTES, &data, &bytes), FB3_OK);
+        assert_int_equal(bytes, BYTES);
+        for (size_t i = 1; i < bytes; i++) assert_int_equal(data[i], data[0]);
+        free(data);
+    }
+    assert_int_equal(files_here(), before + 1);
+}
+
+static void temporaries_are_removed_by_name_or_all(void **state)
+{
+    (void)state;
+    const char *names[] = {"x/page.html.tmp", "x/page.html.0123.tmp", "x/pages.html.tmp", "x/page.htmltmp",
+                           "x/page.html"};
+    const bool stays_one[] = {false, false, true, true, true}, stays_all[] = {false, false, false, true, true};
+    assert_int_equal(fb3_folder_make("x"), FB3_OK);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) assert_int_equal(fb3_file_write(names[i], "", 0), FB3_OK);
+    fb3_file_remove_temporaries("x", "page.html");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) assert_true(fb3_file_exists(names[i]) == stays_one[i]);
+    fb3_file_remove_temporaries("x", NULL);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) assert_true(fb3_file_exists(names[i]) == stays_all[i]);
+    fb3_file_remove_temporaries("no such folder", NULL);
 }
 
 static void publish_needs_its_temporary_and_folder(void **state)
@@ -251,6 +314,8 @@ int main(void)
         cmocka_unit_test(writing_flushes_renames_and_flushes_the_folder),
         cmocka_unit_test(a_failure_leaves_the_old_file),
         cmocka_unit_test(a_left_over_temporary_is_overwritten),
+        cmocka_unit_test(several_processes_may_write_a_shared_file),
+        cmocka_unit_test(temporaries_are_removed_by_name_or_all),
         cmocka_unit_test(publish_needs_its_temporary_and_folder),
         cmocka_unit_test(reading_keeps_to_the_limit),
         cmocka_unit_test(folders_are_made_and_removed_whole),

@@ -224,6 +224,22 @@ class DuringARun(ReportTest):
         kill_all(process, out)
         self.assertIn("not complete", self.report(out).words)
 
+    def test_by_a_run_and_its_users(self):
+        """Three write the page again and again; none of them takes another's half."""
+        out = self.path("run")
+        process = start("train", **dict(TINY, max_steps=100000, eval_strategy="steps", eval_steps=1, output_dir=out))
+        while not os.path.exists(self.path("run", "report.html")):
+            time.sleep(0.05)
+            self.assertIsNone(process.poll())
+        for _ in range(20):
+            users = [start("report", out) for _ in range(2)]
+            for user in users:
+                _, said = user.communicate()
+                self.assertEqual(user.returncode, 0, said)
+            self.check(self.path("run", "report.html"))
+        self.assertIsNone(process.poll())
+        kill_all(process, out)
+
     def test_stopped_on_a_signal(self):
         out = self.path("run")
         process = start("train", **dict(TINY, max_steps=100000, eval_strategy="steps", eval_steps=2, output_dir=out))

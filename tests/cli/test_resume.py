@@ -125,8 +125,11 @@ class Resume(ProgramTest):
         for left in ["fold-0/previous.h5", "fold-0/previous.h5.%s.sha256" % ("0" * 64), "fold-0/last.h5.tmp",
                      "fold-1/best.h5.tmp", "fold-1/best.h5.%s.sha256.tmp" % ("1" * 64), "fold-1/metrics.jsonl.tmp"]:
             shutil.copy(os.path.join(out, "fold-0", "last.h5"), os.path.join(out, left))
+        open(os.path.join(out, "report.html.00c0ffee.tmp"), "w").close()
+        open(os.path.join(out, "thesis.tmp"), "w").close()
         run("train", **dict(options, output_dir=out))
         self.assertEqual([sorted(os.listdir(os.path.join(out, "fold-%d" % fold))) for fold in range(2)], names)
+        self.assertEqual([name for name in os.listdir(out) if name.endswith(".tmp")], ["thesis.tmp"])
 
     def test_damaged_checkpoint_falls_back(self):
         """A bit that has flipped, and a file that was cut short: the checkpoint before it is taken."""
