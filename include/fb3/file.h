@@ -8,13 +8,13 @@
 #include <stddef.h>
 #include <stdio.h>
 
-/* The temporary name for `path`: "<path>.tmp". One writer per path is a rule of the program (group rank 0; pages are the
- * exception, fb3_file_write_shared()), so one name is enough, and a temporary left by a killed run is overwritten by the
- * next. Caller frees. NULL: out of memory. */
+/* The temporary name for `path`: "<path>.tmp". One writer per path is a rule of the program (group rank 0; pages are
+ * the exception, fb3_file_write_shared()), so one name is enough, and a temporary left by a killed run is overwritten
+ * by the next. Caller frees. NULL: out of memory. */
 char *fb3_file_temporary(const char *path);
 
-/* Removes the temporaries that killed writers left in `folder`: of the file `name`, or of any (NULL, in a folder that is
- * the program's alone). Nobody may be writing there now. What cannot be removed stays, and does no harm. */
+/* Removes the temporaries that killed writers left in `folder`: of the file `name`, or of any (NULL, in a folder that
+ * is the program's alone). Nobody may be writing there now. What cannot be removed stays, and does no harm. */
 void fb3_file_remove_temporaries(const char *folder, const char *name);
 
 /* fsync `temporary`, rename it to `path`, fsync the folder. On failure the temporary is removed and `path` is as it
