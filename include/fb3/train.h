@@ -193,8 +193,6 @@ fb3_status fb3_run_open_folds(fb3_run *run, fb3_session *session);
 void fb3_run_close(fb3_run *run);
 /* The run.yaml of a run directory, for the caller to free; *text is NULL where there is none. Local. */
 fb3_status fb3_run_yaml_read(const char *run_directory, char **text);
-/* "<output_dir>/fold-<k>", or a file in it when name is not NULL. Caller frees. */
-char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name);
 /* "<output_dir>/artifacts/FB3-fold-<k>": artifact.c's export for trackers that keep models. Caller frees. */
 char *fb3_run_artifact_path(const fb3_run *run, int fold);
 /* --dry_run: the resolved configuration, steps, memory, disk and an estimate of the time, on standard output. */

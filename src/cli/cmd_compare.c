@@ -35,7 +35,7 @@ static fb3_status read_tables(fb3_oof *table, const char *directory, const fb3_c
     fb3_status status = whole ? fb3_oof_read(table, pooled, config->id_column, &config->label_columns) : FB3_OK;
     free(pooled);
     for (int k = 0; !whole && status == FB3_OK && k < FB3_MAX_FOLDS; k++) {
-        char *path = fb3_format("%s/fold-%d/oof.csv", directory, k);
+        char *path = fb3_fold_path(directory, k, "oof.csv");
         FB3_REQUIRE(path, FB3_FAILED, "out of memory");
         if (fb3_file_exists(path)) status = fb3_oof_read(table, path, config->id_column, &config->label_columns);
         free(path);

@@ -69,7 +69,7 @@ static fb3_status inspect_run(const char *path)
     printf("%s: run directory\n", path);
     for (int fold = 0; fold < FB3_MAX_FOLDS; fold++) {
         fb3_checkpoint *checkpoint = NULL;
-        char *last = fb3_format("%s/fold-%d/last.h5", path, fold);
+        char *last = fb3_fold_path(path, fold, "last.h5");
         FB3_REQUIRE(last, FB3_FAILED, "out of memory");
         bool there = fb3_file_exists(last);
         fb3_status status = there ? fb3_checkpoint_open(&checkpoint, last) : FB3_OK;

@@ -162,7 +162,7 @@ fb3_status read_log(run_report *report, int fold)
     log->peak_memory_mb = NAN;
     for (int c = 0; c < CURVE_COUNT; c++)
         FB3_TRY(series_make(&log->curve[c], points_of_a_fold(report->folds * report->sharing)));
-    char *path = run_report_fold_path(report, fold, "metrics.jsonl");
+    char *path = fb3_fold_path(report->directory, fold, "metrics.jsonl");
     FB3_REQUIRE(path, FB3_FAILED, "out of memory for a report");
     fb3_status status = read_file(report, fold, path);
     free(path);

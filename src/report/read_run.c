@@ -41,11 +41,6 @@ fb3_status run_report_tolerate(run_report *report, fb3_status status)
     return status;
 }
 
-char *run_report_fold_path(const run_report *report, int fold, const char *name)
-{
-    return fb3_format("%s/fold-%d/%s", report->directory, fold, name);
-}
-
 /* The last part of the directory's name, "." and links seen through. */
 static char *short_name(const char *directory)
 {

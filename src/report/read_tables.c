@@ -56,7 +56,7 @@ static fb3_status settle(pass *p, reader *r, fb3_status status)
 static fb3_status open_tables(pass *p)
 {
     for (int k = 0; k < p->report->folds; k++) {
-        char *path = run_report_fold_path(p->report, k, "oof.csv");
+        char *path = fb3_fold_path(p->report->directory, k, "oof.csv");
         FB3_REQUIRE(path, FB3_FAILED, "out of memory for a report");
         fb3_status status = FB3_OK;
         if (fb3_file_exists(path)) {

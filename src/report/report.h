@@ -115,8 +115,6 @@ fb3_status run_report_pause(const run_report *report);
 fb3_status run_report_note(run_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The text of the error that was just seen becomes a note; only a lack of memory stays an error. */
 fb3_status run_report_tolerate(run_report *report, fb3_status status);
-/* <directory>/fold-<k>/<name>; caller frees, NULL without memory. */
-char *run_report_fold_path(const run_report *report, int fold, const char *name);
 
 /* read_log.c: fold-<k>/metrics.jsonl, as far as it goes. */
 fb3_status read_log(run_report *report, int fold);

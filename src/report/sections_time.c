@@ -77,7 +77,7 @@ static void draw_time(page *p, const run_report *r)
 static double size_of_file(const run_report *r, int fold, const char *name)
 {
     struct stat file;
-    char *path = fold >= 0 ? run_report_fold_path(r, fold, name) : fb3_path_join(r->directory, name);
+    char *path = fold >= 0 ? fb3_fold_path(r->directory, fold, name) : fb3_path_join(r->directory, name);
     double bytes = path && stat(path, &file) == 0 ? (double)file.st_size : NAN;
     free(path);
     return bytes;

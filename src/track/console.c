@@ -97,7 +97,7 @@ static void tell_evaluation(const fb3_fold_progress *fold, double value, bool be
 static void look_at(fb3_progress *p, fb3_fold_progress *fold)
 {
     fb3_fold_progress found;
-    char line[256], *path = fb3_format("%s/fold-%d/progress.json", p->about.run_directory, fold->fold);
+    char line[256], *path = fb3_fold_path(p->about.run_directory, fold->fold, "progress.json");
     fb3_status status = path && fb3_file_exists(path) ? fb3_fold_progress_read(path, fold->fold, &found) : FB3_INPUT;
     free(path);
     if (status != FB3_OK) return;
@@ -222,7 +222,7 @@ static fb3_status list_folds(fb3_progress *p, const bool *selected)
     for (int k = 0; k < p->about.folds; k++) {
         if (!selected[k]) continue;
         fb3_fold_progress *fold = &p->fold[p->count++];
-        char *path = p->about.live ? fb3_format("%s/fold-%d/progress.json", p->about.run_directory, k) : NULL;
+        char *path = p->about.live ? fb3_fold_path(p->about.run_directory, k, "progress.json") : NULL;
         *fold = fb3_fold_progress_none(k);
         if (path && fb3_file_exists(path)) (void)fb3_fold_progress_read(path, k, fold);
         free(path);
@@ -271,7 +271,7 @@ void fb3_progress_close(fb3_progress *p)
 void fb3_progress_begin(fb3_progress *p, const fb3_fold_progress *from)
 {
     if (!p) return;
-    char *path = fb3_format("%s/fold-%d/progress.json", p->about.run_directory, from->fold);
+    char *path = fb3_fold_path(p->about.run_directory, from->fold, "progress.json");
     if (!path) return;
     pthread_mutex_lock(&p->lock);
     p->now = p->fold;

@@ -68,7 +68,7 @@ static fb3_status read_selection(fb3_run_progress *run, const char *path, bool *
 /* A start may train other folds than the first one did, which wrote run.yaml. */
 static fb3_status add_folder(const fb3_run_progress *run, int fold, bool *selected)
 {
-    char *folder = fb3_format("%s/fold-%d", run->directory, fold);
+    char *folder = fb3_fold_path(run->directory, fold, NULL);
     FB3_REQUIRE(folder, FB3_FAILED, "out of memory for the progress of a run");
     if (fb3_folder_exists(folder)) selected[fold] = true;
     free(folder);
@@ -77,7 +77,7 @@ static fb3_status add_folder(const fb3_run_progress *run, int fold, bool *select
 
 static fb3_status read_fold(fb3_run_progress *run, int fold)
 {
-    char *path = fb3_format("%s/fold-%d/progress.json", run->directory, fold);
+    char *path = fb3_fold_path(run->directory, fold, "progress.json");
     FB3_REQUIRE(path, FB3_FAILED, "out of memory for the progress of a run");
     fb3_fold_progress *progress = &run->fold[run->count++];
     *progress = fb3_fold_progress_none(fold);

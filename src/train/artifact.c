@@ -29,7 +29,8 @@ static fb3_status export_best(const fb3_fold_run *f, const char *best, const cha
 static fb3_status make_artifact(void *context)
 {
     const fb3_fold_run *f = context;
-    char *best = fb3_run_fold_path(f->run, f->fold, "best.h5"), *directory = fb3_run_artifact_path(f->run, f->fold);
+    char *best = fb3_fold_path(f->run->config->output_dir, f->fold, "best.h5"),
+         *directory = fb3_run_artifact_path(f->run, f->fold);
     fb3_status status = best && directory ? export_best(f, best, directory) : fb3_fail(FB3_FAILED, "out of memory");
     free(best);
     free(directory);

@@ -1,4 +1,5 @@
 /* The space that a run's files take, known and checked before training begins. */
+#include "fb3/file.h"
 #include "fb3/train.h"
 
 #include <dirent.h>
@@ -47,7 +48,7 @@ static double folder_bytes(char *folder)
 /* What there is of a fold already. */
 static double present_bytes(const fb3_run *run, int fold)
 {
-    double bytes = folder_bytes(fb3_run_fold_path(run, fold, NULL));
+    double bytes = folder_bytes(fb3_fold_path(run->config->output_dir, fold, NULL));
     if (fb3_track_keeps_models(run->config)) bytes += folder_bytes(fb3_run_artifact_path(run, fold));
     return bytes;
 }

@@ -5,6 +5,8 @@
  * place only if the scores turn out better. */
 #include "fold_run.h"
 
+#include "fb3/file.h"
+
 #include <stdlib.h>
 
 enum { BLOCK_ROWS = 1 << 14 };
@@ -75,7 +77,7 @@ static fb3_status take_block(fb3_fold_run *f, block *b, fb3_score_sums *sums)
 static fb3_status begin_table(fb3_fold_run *f)
 {
     const fb3_config *config = f->run->config;
-    char *path = fb3_run_fold_path(f->run, f->fold, "oof.csv");
+    char *path = fb3_fold_path(f->run->config->output_dir, f->fold, "oof.csv");
     FB3_REQUIRE(path, FB3_FAILED, "out of memory");
     fb3_status status = fb3_oof_begin(&f->writer.table, path, config->id_column, &config->label_columns);
     free(path);

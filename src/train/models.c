@@ -8,10 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Adds folder/name when that file is there; *found says so. */
-static fb3_status add_if_there(fb3_strings *models, const char *folder, const char *name, bool *found)
+/* Adds `path` (taken over; NULL: out of memory) when that file is there; *found says so. */
+static fb3_status add_if_there(fb3_strings *models, char *path, bool *found)
 {
-    char *path = fb3_path_join(folder, name);
     FB3_REQUIRE(path, FB3_FAILED, "out of memory");
     *found = fb3_file_exists(path);
     fb3_status status = *found ? fb3_strings_add(models, path) : FB3_OK;
@@ -24,11 +23,7 @@ static fb3_status add_folds(fb3_strings *models, const char *run_directory)
     int before = models->count;
     for (int fold = 0; fold < FB3_MAX_FOLDS; fold++) {
         bool found;
-        char *name = fb3_format("fold-%d/best.h5", fold);
-        FB3_REQUIRE(name, FB3_FAILED, "out of memory");
-        fb3_status status = add_if_there(models, run_directory, name, &found);
-        free(name);
-        FB3_TRY(status);
+        FB3_TRY(add_if_there(models, fb3_fold_path(run_directory, fold, "best.h5"), &found));
     }
     FB3_REQUIRE(models->count > before, FB3_INPUT, "%s has no fold-<k>/best.h5; train it first", run_directory);
     return FB3_OK;
@@ -44,7 +39,7 @@ static fb3_status add_path(fb3_strings *models, const char *path)
                     path);
         return fb3_strings_add(models, path);
     }
-    FB3_TRY(add_if_there(models, path, "best.h5", &found));
+    FB3_TRY(add_if_there(models, fb3_path_join(path, "best.h5"), &found));
     if (found) return FB3_OK;
     char *config = fb3_path_join(path, "config.json"), *run = fb3_path_join(path, "run.yaml");
     bool is_export = config && fb3_file_exists(config), is_run = run && fb3_file_exists(run);

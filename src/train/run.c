@@ -25,15 +25,6 @@ static char *output_path(const fb3_run *run, const char *name)
     return fb3_path_join(run->config->output_dir, name);
 }
 
-char *fb3_run_fold_path(const fb3_run *run, int fold, const char *name)
-{
-    char *folder = fb3_format("%s/fold-%d", run->config->output_dir, fold);
-    if (!folder || !name) return folder;
-    char *path = fb3_path_join(folder, name);
-    free(folder);
-    return path;
-}
-
 /* --- data and folds ----------------------------------------------------------------------------------------------- */
 
 static fb3_status need_train_file(const fb3_config *config)

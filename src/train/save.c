@@ -35,7 +35,7 @@ static bool goes_on(const fb3_fold_run *f)
 /* Removes checkpoint-<step>.h5 files of this fold, oldest first, until `limit` are left. */
 static fb3_status trim_history(const fb3_fold_run *f, int64_t limit)
 {
-    char *folder = fb3_run_fold_path(f->run, f->fold, NULL);
+    char *folder = fb3_fold_path(f->run->config->output_dir, f->fold, NULL);
     FB3_REQUIRE(folder, FB3_FAILED, "out of memory");
     for (;;) {
         int64_t count = 0;
@@ -64,7 +64,7 @@ static fb3_status keep_history(const fb3_fold_run *f, const fb3_save_file *file,
     int64_t limit = f->run->config->save_total_limit;
     if (!file->history || limit <= 1) return FB3_OK;
     char *name = fb3_format(HISTORY_NAME, (long long)file->state.step);
-    char *second = name ? fb3_run_fold_path(f->run, f->fold, name) : NULL;
+    char *second = name ? fb3_fold_path(f->run->config->output_dir, f->fold, name) : NULL;
     fb3_status status = second ? fb3_checkpoint_link(path, second) : fb3_fail(FB3_FAILED, "out of memory");
     free(name);
     free(second);
@@ -85,8 +85,8 @@ static fb3_status write_file(const fb3_fold_run *f, const fb3_save_file *file, c
                                       .active_ids = run->vocabulary.active,
                                       .state = &file->state};
     content.spm = fb3_tokenizer_model(run->tokenizer, &content.spm_bytes);
-    char *path = fb3_run_fold_path(run, f->fold, file->name);
-    char *previous = file->previous ? fb3_run_fold_path(run, f->fold, file->previous) : NULL;
+    char *path = fb3_fold_path(run->config->output_dir, f->fold, file->name);
+    char *previous = file->previous ? fb3_fold_path(run->config->output_dir, f->fold, file->previous) : NULL;
     FB3_REQUIRE_GOTO(path && (previous || !file->previous), done, FB3_FAILED, "out of memory");
     FB3_TRY_GOTO(fb3_checkpoint_write(path, previous, &content, goes_on(f) ? run->session->io : NULL), done);
     FB3_TRY_GOTO(keep_history(f, file, path), done);
@@ -263,7 +263,8 @@ fb3_status fb3_fold_save_complete(fb3_fold_run *f)
 
 void fb3_fold_tidy(const fb3_run *run, int fold, bool complete)
 {
-    char *folder = fb3_run_fold_path(run, fold, NULL), *previous = fb3_run_fold_path(run, fold, "previous.h5");
+    char *folder = fb3_fold_path(run->config->output_dir, fold, NULL),
+         *previous = fb3_fold_path(run->config->output_dir, fold, "previous.h5");
     if (folder) fb3_file_remove_temporaries(folder, NULL);
     if (complete && previous) fb3_checkpoint_remove(previous);
     free(folder);
@@ -317,7 +318,8 @@ static fb3_status load_as_writer(fb3_fold_run *f, fb3_weights *weights, float **
     fb3_status status = FB3_OK;
     fb3_checkpoint *checkpoint = NULL;
     size_t bytes = (size_t)run->table->size * sizeof(float);
-    char *last = fb3_run_fold_path(run, f->fold, "last.h5"), *previous = fb3_run_fold_path(run, f->fold, "previous.h5");
+    char *last = fb3_fold_path(run->config->output_dir, f->fold, "last.h5"),
+         *previous = fb3_fold_path(run->config->output_dir, f->fold, "previous.h5");
     FB3_REQUIRE_GOTO(last && previous, done, FB3_FAILED, "out of memory");
     if (run->config->resume == FB3_RESUME_PATH) {
         FB3_TRY_GOTO(fb3_checkpoint_open(&checkpoint, run->config->resume_path), done);

@@ -126,7 +126,7 @@ static fb3_status score_fold(const char *run_directory, const fb3_config *stored
 {
     static char names[FB3_MAX_FOLDS][16];
     const int64_t before = pool->n;
-    char *path = fb3_format("%s/fold-%d/oof.csv", run_directory, fold);
+    char *path = fb3_fold_path(run_directory, fold, "oof.csv");
     FB3_REQUIRE(path, FB3_FAILED, "out of memory");
     bool present = fb3_file_exists(path);
     fb3_status status = present ? fb3_oof_read(pool, path, stored->id_column, &stored->label_columns) : FB3_OK;

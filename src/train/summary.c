@@ -37,7 +37,7 @@ static fb3_status open_tables(pool *p, const fb3_run *run)
     const fb3_config *config = run->config;
     close_tables(p);
     for (int k = 0; k < run->folds; k++) {
-        char *path = fb3_run_fold_path(run, k, "oof.csv");
+        char *path = fb3_fold_path(run->config->output_dir, k, "oof.csv");
         FB3_REQUIRE(path, FB3_FAILED, "out of memory");
         p->present[k] = fb3_file_exists(path);
         fb3_status status =

@@ -15,7 +15,7 @@ static fb3_status open_writer(fb3_fold_run *f)
 {
     const fb3_run *run = f->run;
     fb3_fold_writer *w = &f->writer;
-    char *folder = fb3_run_fold_path(run, f->fold, NULL);
+    char *folder = fb3_fold_path(run->config->output_dir, f->fold, NULL);
     FB3_REQUIRE(folder, FB3_FAILED, "out of memory");
     fb3_track_place place = {
         .config = run->config, .directory = folder, .fold = f->fold, .folds = run->folds, .resume_step = f->state.step};
@@ -428,7 +428,7 @@ static bool complete_on_disk(const char *last)
 
 bool fb3_fold_complete(const fb3_run *run, int fold)
 {
-    char *last = fb3_run_fold_path(run, fold, "last.h5");
+    char *last = fb3_fold_path(run->config->output_dir, fold, "last.h5");
     bool complete = last && complete_on_disk(last);
     free(last);
     return complete;

@@ -14,7 +14,7 @@
 static fb3_status describe_complete(const fb3_run *run, fb3_fold_progress *p)
 {
     fb3_checkpoint *checkpoint;
-    char *last = fb3_run_fold_path(run, p->fold, "last.h5");
+    char *last = fb3_fold_path(run->config->output_dir, p->fold, "last.h5");
     FB3_REQUIRE(last, FB3_FAILED, "out of memory");
     fb3_status status = fb3_checkpoint_open(&checkpoint, last);
     free(last);
@@ -52,7 +52,7 @@ static void correct_folds(const fb3_run *run)
 {
     bool warned = false;
     for (int k = 0; k < run->folds; k++) {
-        char *path = run->selected[k] ? fb3_run_fold_path(run, k, "progress.json") : NULL;
+        char *path = run->selected[k] ? fb3_fold_path(run->config->output_dir, k, "progress.json") : NULL;
         if (path && correct_fold(run, k, path) != FB3_OK && !warned) {
             fb3_log_warn("%s", fb3_error_text());
             warned = true;
