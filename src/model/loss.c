@@ -1,19 +1,13 @@
 /* The loss. A replica adds up sums over its own samples; the caller adds those up over the ranks. */
 #include "internal.h"
 
-#include <math.h>
-
-/* sqrt of target y's mean squared error over the global batch. */
-static double column_rmse(const double *sums, int64_t samples, int y)
-{
-    return sqrt(sums[1 + y] / (double)samples + FB3_RMSE_EPSILON);
-}
+#include "fb3/element_loss.h"
 
 double fb3_loss_value(fb3_loss_kind kind, const double *sums, int64_t samples, int Y)
 {
     if (kind != FB3_LOSS_MCRMSE) return sums[0] / ((double)samples * Y);
     double total = 0;
-    for (int y = 0; y < Y; y++) total += column_rmse(sums, samples, y);
+    for (int y = 0; y < Y; y++) total += fb3_column_rmse(sums[1 + y], (double)samples);
     return total / Y;
 }
 

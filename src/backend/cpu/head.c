@@ -3,7 +3,8 @@
 #include "act.h"
 #include "dropout.h"
 #include "ops.h"
-#include <math.h>
+
+#include "fb3/element_loss.h"
 
 enum { POOL_COLS = 64 };
 
@@ -106,52 +107,6 @@ fb3_status CPU(head_bwd)(fb3_backend *be, float *dpooled, float *dw, float *db, 
 
 /* --- losses ------------------------------------------------------------------------------------------------------- */
 
-static double element_loss(double d, fb3_loss_kind kind, double beta)
-{
-    switch (kind) {
-    case FB3_LOSS_RMSE:
-        return sqrt(d * d + FB3_RMSE_EPSILON);
-    case FB3_LOSS_MSE:
-        return d * d;
-    case FB3_LOSS_L1:
-        return fabs(d);
-    case FB3_LOSS_SMOOTH_L1:
-        return fabs(d) < beta ? 0.5 * d * d / beta : fabs(d) - 0.5 * beta;
-    case FB3_LOSS_MCRMSE:
-        break;
-    }
-    return 0.0; /* mcrmse is no sum over elements: the caller makes it from the global squares */
-}
-
-static double sign(double d)
-{
-    return (double)((d > 0.0) - (d < 0.0));
-}
-
-static double element_slope(double d, fb3_loss_kind kind, double beta)
-{
-    switch (kind) {
-    case FB3_LOSS_RMSE:
-        return d / sqrt(d * d + FB3_RMSE_EPSILON);
-    case FB3_LOSS_MSE:
-        return 2.0 * d;
-    case FB3_LOSS_L1:
-        return sign(d);
-    case FB3_LOSS_SMOOTH_L1:
-        return fabs(d) < beta ? d / beta : sign(d);
-    case FB3_LOSS_MCRMSE:
-        break;
-    }
-    return d; /* mcrmse: the rest is in the factor */
-}
-
-/* What a slope is multiplied by: the mean over the elements, and of mcrmse the root of the target's mean square. */
-static double slope_factor(fb3_loss_kind kind, const double *sums, int64_t samples, int Y, int y)
-{
-    const double mean = 1.0 / ((double)samples * Y);
-    return kind == FB3_LOSS_MCRMSE ? mean / sqrt(sums[1 + y] / (double)samples + FB3_RMSE_EPSILON) : mean;
-}
-
 fb3_status CPU(loss_fwd)(fb3_backend *be, double *sums, const float *pred, const float *target, int B, int Y,
                          fb3_loss_kind kind, float beta)
 {
@@ -159,7 +114,7 @@ fb3_status CPU(loss_fwd)(fb3_backend *be, double *sums, const float *pred, const
     for (int b = 0; b < B; b++) {
         for (int y = 0; y < Y; y++) {
             double d = (double)pred[(int64_t)b * Y + y] - (double)target[(int64_t)b * Y + y];
-            sums[0] += element_loss(d, kind, (double)beta);
+            sums[0] += fb3_element_loss(d, kind, (double)beta);
             sums[1 + y] += d * d;
         }
     }
@@ -171,11 +126,11 @@ fb3_status CPU(loss_bwd)(fb3_backend *be, float *dpred, const float *pred, const
 {
     (void)be;
     for (int y = 0; y < Y; y++) {
-        const double factor = slope_factor(kind, sums, samples, Y, y);
+        const double factor = fb3_slope_factor(kind, sums, (double)samples, Y, y);
         for (int b = 0; b < B; b++) {
             int64_t i = (int64_t)b * Y + y;
             double d = (double)pred[i] - (double)target[i];
-            dpred[i] = (float)(element_slope(d, kind, (double)beta) * factor);
+            dpred[i] = (float)(fb3_element_slope(d, kind, (double)beta) * factor);
         }
     }
     return FB3_OK;

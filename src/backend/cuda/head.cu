@@ -2,6 +2,7 @@
  * losses (formulas at fb3_loss_kind). A batch has few samples and few targets, so but for the pooling these kernels are
  * as long as their longest chain of loads, and short of that only because the sums are shared among warps. */
 #include "device.cuh"
+#include "fb3/element_loss.h"
 
 /* --- pooling ------------------------------------------------------------------------------------------------------ */
 
@@ -192,52 +193,6 @@ fb3_status fb3_head_bwd_cuda(fb3_backend *be, float *dpooled, float *dw, float *
 
 enum { LOSS_WARPS = 16 };
 
-static __device__ double element_loss(double d, fb3_loss_kind kind, double beta)
-{
-    switch (kind) {
-    case FB3_LOSS_RMSE:
-        return sqrt(d * d + FB3_RMSE_EPSILON);
-    case FB3_LOSS_MSE:
-        return d * d;
-    case FB3_LOSS_L1:
-        return fabs(d);
-    case FB3_LOSS_SMOOTH_L1:
-        return fabs(d) < beta ? 0.5 * d * d / beta : fabs(d) - 0.5 * beta;
-    case FB3_LOSS_MCRMSE:
-        break;
-    }
-    return 0.0; /* mcrmse is no sum over elements: the caller makes it from the global squares */
-}
-
-static __device__ double sign(double d)
-{
-    return (double)((d > 0.0) - (d < 0.0));
-}
-
-static __device__ double element_slope(double d, fb3_loss_kind kind, double beta)
-{
-    switch (kind) {
-    case FB3_LOSS_RMSE:
-        return d / sqrt(d * d + FB3_RMSE_EPSILON);
-    case FB3_LOSS_MSE:
-        return 2.0 * d;
-    case FB3_LOSS_L1:
-        return sign(d);
-    case FB3_LOSS_SMOOTH_L1:
-        return fabs(d) < beta ? d / beta : sign(d);
-    case FB3_LOSS_MCRMSE:
-        break;
-    }
-    return d; /* mcrmse: the rest is in the factor */
-}
-
-/* What a slope is multiplied by: the mean over the elements, and of mcrmse the root of the target's mean square. */
-static __device__ double slope_factor(fb3_loss_kind kind, const double *sums, double samples, int Y, int y)
-{
-    const double mean = 1.0 / (samples * Y);
-    return kind == FB3_LOSS_MCRMSE ? mean / sqrt(sums[1 + y] / samples + FB3_RMSE_EPSILON) : mean;
-}
-
 /* sums [1 + Y] +=, pred and target [B,Y]; one block, a warp for each target, its lanes across the samples */
 __global__ void __launch_bounds__(LOSS_WARPS *WARP)
     loss_forward_kernel(double *sums, const float *pred, const float *target, int B, int Y, fb3_loss_kind kind,
@@ -250,7 +205,7 @@ __global__ void __launch_bounds__(LOSS_WARPS *WARP)
         double loss = 0.0, squares = 0.0;
         for (int b = lane; b < B; b += WARP) {
             double d = (double)pred[(int64_t)b * Y + y] - (double)target[(int64_t)b * Y + y];
-            loss += element_loss(d, kind, beta);
+            loss += fb3_element_loss(d, kind, beta);
             squares += d * d;
         }
         losses += warp_sum(loss);
@@ -273,7 +228,7 @@ __global__ void __launch_bounds__(BLOCK)
     int64_t i = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
     if (i >= count) return;
     double d = (double)pred[i] - (double)target[i];
-    dpred[i] = (float)(element_slope(d, kind, beta) * slope_factor(kind, sums, samples, Y, (int)(i % Y)));
+    dpred[i] = (float)(fb3_element_slope(d, kind, beta) * fb3_slope_factor(kind, sums, samples, Y, (int)(i % Y)));
 }
 
 fb3_status fb3_loss_fwd_cuda(fb3_backend *be, double *sums, const float *pred, const float *target, int B, int Y,
