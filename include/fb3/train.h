@@ -44,6 +44,9 @@ fb3_status fb3_session_open_backend(fb3_session *session);
  */
 void fb3_session_print_ranks(const fb3_session *session, void (*note)(const void *context, int rank),
                              const void *context);
+/* A number that no other session has, the same on all ranks of comm: for the names of files that are no one else's.
+ * Collective. */
+fb3_status fb3_session_token(fb3_session *session, uint64_t *token);
 /* From here on the session's comm, rank, size and root are those of a group. Collective over the world. */
 fb3_status fb3_session_join(fb3_session *session, int number, int groups);
 /* The gradient all-reduce between the ranks' devices, borrowed; the first call connects them. Collective. */
@@ -336,9 +339,10 @@ typedef struct fb3_predictions {
     float *truth;       /* [n, Y], where it was asked for */
     float *pooled;      /* [models, n, C], where it was asked for */
 } fb3_predictions;
-/* `labelled`: the CSV has the label columns, and truth is filled. `pooled`: the pooled embeddings are kept. */
-fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, const char *csv, bool labelled, bool pooled,
-                            fb3_predictions *predictions);
+/* The tokenised CSV lies beside `output` meanwhile, or, when that is NULL, in the working directory. `labelled`: the
+ * CSV has the label columns, and truth is filled. `pooled`: the pooled embeddings are kept. */
+fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, const char *csv, const char *output,
+                            bool labelled, bool pooled, fb3_predictions *predictions);
 void fb3_predictions_free(fb3_predictions *predictions);
 
 /* --- trial.c: steps without data, to measure them ----------------------------------------------------------------- */

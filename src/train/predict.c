@@ -5,6 +5,7 @@
 #include "fb3/log.h"
 #include "fb3/train.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,15 +182,27 @@ static fb3_status complete(fb3_predictions *p, const fb3_dataset *dataset, bool 
     return fb3_dataset_label_range(dataset, 0, p->n, p->truth);
 }
 
-fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, const char *csv, bool labelled, bool pooled,
-                            fb3_predictions *p)
+/* Where the tokenised CSV lies meanwhile. Not beside the CSV: that folder need not be ours to write to. Without an
+ * output its name is no one else's: several may score at the same moment. */
+static fb3_status tokens_path(fb3_session *session, const char *output, char **path)
+{
+    uint64_t token;
+    if (output) {
+        *path = fb3_format("%s.tokens.h5", output);
+    } else {
+        FB3_TRY(fb3_session_token(session, &token));
+        *path = fb3_format("evaluation-%016" PRIx64 ".tokens.h5", token);
+    }
+    return *path ? FB3_OK : fb3_fail(FB3_FAILED, "out of memory");
+}
+
+fb3_status fb3_predict_file(fb3_session *session, const fb3_strings *paths, const char *csv, const char *output,
+                            bool labelled, bool pooled, fb3_predictions *p)
 {
     fb3_status status = FB3_OK;
     test_data data = {0};
     *p = (fb3_predictions){0};
-    /* the tokenised file lives beside the output for as long as it is needed */
-    data.h5_path = fb3_format("%s.tokens.h5", session->config->output_file ? session->config->output_file : csv);
-    FB3_REQUIRE_GOTO(data.h5_path, done, FB3_FAILED, "out of memory");
+    FB3_TRY_GOTO(tokens_path(session, output, &data.h5_path), done);
     FB3_TRY_GOTO(fb3_models_find(&p->names, paths), done);
     FB3_TRY_GOTO(fb3_session_open_backend(session), done);
     fb3_session_print_ranks(session, NULL, NULL);

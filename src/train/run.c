@@ -4,12 +4,12 @@
 #include "fb3/log.h"
 #include "fb3/train.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 /* A run.yaml is a few kilobytes. */
 #define LARGEST_RUN_YAML ((size_t)1 << 20)
@@ -274,10 +274,10 @@ static bool sees(const char *path)
 /* A directory of the same name on each node would leave parts of a run everywhere. */
 static fb3_status check_shared(const fb3_run *run)
 {
-    const fb3_session *session = run->session;
-    int64_t token = (int64_t)time(NULL) << 20 ^ getpid();
-    FB3_TRY(fb3_comm_broadcast(session->comm, &token, sizeof token, 0, "name of a file in the run directory"));
-    char *path = fb3_format("%s/.seen-%llx", run->config->output_dir, (unsigned long long)token);
+    fb3_session *session = run->session;
+    uint64_t token;
+    FB3_TRY(fb3_session_token(session, &token));
+    char *path = fb3_format("%s/.seen-%016" PRIx64, run->config->output_dir, token);
     FB3_REQUIRE(path, FB3_FAILED, "out of memory");
     fb3_status status = session->root ? fb3_file_write(path, "", 0) : FB3_OK;
     status = fb3_comm_agree(session->comm, status, "writing to the run directory");

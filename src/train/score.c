@@ -77,9 +77,9 @@ fb3_status fb3_predict(fb3_session *session)
     fb3_status status = FB3_OK;
     FB3_REQUIRE(config->test_file, FB3_INPUT, "predict needs --test_file TEST.csv");
     FB3_TRY_GOTO(paths_given(config, &paths), done);
-    FB3_TRY_GOTO(fb3_predict_file(session, &paths, config->test_file, false, config->embeddings_file != NULL, &p),
-                 done);
     const char *output = config->output_file ? config->output_file : "submission.csv";
+    FB3_TRY_GOTO(
+        fb3_predict_file(session, &paths, config->test_file, output, false, config->embeddings_file != NULL, &p), done);
     status = fb3_comm_agree(session->comm, session->root ? write_predictions(config, output, &p) : FB3_OK,
                             "writing predictions");
 done:
@@ -182,7 +182,7 @@ done:
 static fb3_status evaluate_models(fb3_session *session, const fb3_strings *paths)
 {
     fb3_predictions p;
-    fb3_status status = fb3_predict_file(session, paths, session->config->test_file, true, false, &p);
+    fb3_status status = fb3_predict_file(session, paths, session->config->test_file, NULL, true, false, &p);
     if (status == FB3_OK) {
         fb3_status mine =
             session->root ? print_report("test file", &p.labels, p.truth, p.mean, p.n, (uint64_t)session->config->seed)

@@ -4,9 +4,11 @@
 #include "fb3/log.h"
 #include "fb3/train.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static fb3_status check_same_configuration(fb3_session *session)
 {
@@ -49,6 +51,15 @@ fb3_status fb3_session_open(fb3_session *session, fb3_config *config)
     FB3_TRY(check_same_program(session));
     FB3_TRY(check_same_configuration(session));
     return fb3_worker_start(&session->io, "io");
+}
+
+fb3_status fb3_session_token(fb3_session *session, uint64_t *token)
+{
+    fb3_status mine = !session->root || getentropy(token, sizeof *token) == 0
+                          ? FB3_OK
+                          : fb3_fail(FB3_FAILED, "cannot draw a random number: %s", strerror(errno));
+    FB3_TRY(fb3_comm_agree(session->comm, mine, "drawing a name"));
+    return fb3_comm_broadcast(session->comm, token, sizeof *token, 0, "a name");
 }
 
 static void close_devices(fb3_session *session)

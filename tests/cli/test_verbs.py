@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import unittest
 import zipfile
 
@@ -96,6 +97,25 @@ class Verbs(ProgramTest):
         by_model = run("evaluate", out, test_file=TRAIN).stdout.split("\n")[-3:]
         by_table = run("evaluate", self.path("s.csv"), test_file=TRAIN).stdout.split("\n")[-3:]
         self.assertEqual(by_model, by_table)
+
+    def test_scoring_at_the_same_moment(self):
+        """Several score one test file, of a folder in which nothing may be written, and none sees another's work."""
+        out, data = self.path("run"), self.path("data")
+        run("train", **dict(TINY, output_dir=out))
+        os.mkdir(data)
+        shutil.copy(TRAIN, data)
+        os.mkdir(os.path.join(data, os.path.basename(TRAIN) + ".tokens.h5"))  # would be in the way
+        test_file = os.path.join(data, os.path.basename(TRAIN))
+        alone = run("evaluate", out, test_file=test_file, cwd=self.folder).stdout
+        self.assertIn("Pearson", alone)
+        several = [start("evaluate", out, test_file=test_file, cwd=self.folder, ranks=2 if k == 0 else None)
+                   for k in range(4)]
+        for one in several:
+            stdout, stderr = one.communicate()
+            self.assertEqual((stdout.split("\n")[-3:], one.returncode), (alone.split("\n")[-3:], 0), stderr)
+        run("predict", out, test_file=test_file, cwd=self.folder)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["data", "run", "submission.csv"])
+        self.assertEqual(len(os.listdir(data)), 2)
 
     def test_clip_and_embeddings(self):
         out = self.path("run")
