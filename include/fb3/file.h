@@ -59,7 +59,5 @@ fb3_status fb3_folder_remove(const char *path);
 char *fb3_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* "folder/name". Caller frees. */
 char *fb3_path_join(const char *folder, const char *name);
-/* "<run directory>/fold-<k>", or a file in it when `name` is not NULL. Caller frees. */
-char *fb3_fold_path(const char *run_directory, int fold, const char *name);
 
 #endif

@@ -61,12 +61,6 @@ char *fb3_path_join(const char *folder, const char *name)
     return fb3_format("%s%s%s", folder, slash, name);
 }
 
-char *fb3_fold_path(const char *run_directory, int fold, const char *name)
-{
-    return name ? fb3_format("%s/fold-%d/%s", run_directory, fold, name)
-                : fb3_format("%s/fold-%d", run_directory, fold);
-}
-
 char *fb3_file_temporary(const char *path)
 {
     return fb3_format("%s%s", path, TEMPORARY);

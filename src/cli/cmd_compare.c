@@ -3,9 +3,9 @@
 #include "cli.h"
 #include "fb3/compare.h"
 #include "fb3/file.h"
+#include "fb3/run_directory.h"
 #include "fb3/scores_json.h"
 
-#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,22 +84,13 @@ done:
     return status;
 }
 
-/* A run, or a run of seeds, which has a run directory for each. */
+/* A run, or those of its seeds. */
 static fb3_status read_contender(contest *c, int r)
 {
-    const char *directory = c->names->item[r];
-    glob_t seeds;
-    char *own = fb3_path_join(directory, "run.yaml"), *pattern = fb3_path_join(directory, "seed-*/run.yaml");
-    fb3_status status = own && pattern ? FB3_OK : fb3_fail(FB3_FAILED, "out of memory");
-    const bool alone = status == FB3_OK && (fb3_file_exists(own) || glob(pattern, 0, NULL, &seeds) != 0);
-    if (status == FB3_OK && alone) status = read_run(c, r, directory);
-    for (size_t i = 0; status == FB3_OK && !alone && i < seeds.gl_pathc; i++) {
-        *strrchr(seeds.gl_pathv[i], '/') = 0;
-        status = read_run(c, r, seeds.gl_pathv[i]);
-    }
-    if (status == FB3_OK && !alone) globfree(&seeds);
-    free(own);
-    free(pattern);
+    fb3_strings runs = {0};
+    fb3_status status = fb3_run_directories_add(&runs, c->names->item[r]);
+    for (int i = 0; status == FB3_OK && i < runs.count; i++) status = read_run(c, r, runs.item[i]);
+    fb3_strings_free(&runs);
     return status;
 }
 

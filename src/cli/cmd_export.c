@@ -1,5 +1,5 @@
 /* fb3-dist export CHECKPOINT|RUN_DIR --output DIR: a directory that Hugging Face's classes, or the notebook, load. A
- * run directory gives one directory per fold: DIR/fold-<k>. */
+ * run directory gives one directory per fold: DIR/fold-<k>; a run of seeds, DIR/seed-<n>/fold-<k>. */
 #include "cli.h"
 #include "fb3/file.h"
 #include "fb3/log.h"
@@ -17,30 +17,35 @@ static fb3_status export_model(const fb3_config *config, const char *path, const
     return status;
 }
 
-/* ".../fold-2/best.h5" of a run goes to "<output>/fold-2". Caller frees. */
-static char *fold_directory(const char *output, const char *model_path)
+/* "<run>/fold-2/best.h5" of `run`, or "<run>/seed-1/fold-2/best.h5", goes to "<output>/fold-2", or
+ * "<output>/seed-1/fold-2". Caller frees. */
+static char *fold_directory(const char *output, const char *run, const char *model)
 {
-    const char *slash = strrchr(model_path, '/'), *name = slash;
-    while (name && name > model_path && name[-1] != '/') name--;
-    return slash ? fb3_format("%s/%.*s", output, (int)(slash - name), name) : fb3_format("%s/%s", output, model_path);
+    const char *name = model + strlen(run), *slash = strrchr(name, '/');
+    while (*name == '/') name++;
+    return fb3_format("%s/%.*s", output, (int)(slash - name), name);
+}
+
+static fb3_status export_folds(const fb3_config *config, const char *run, const fb3_strings *models)
+{
+    for (int m = 0; m < models->count; m++) {
+        char *directory = fold_directory(config->output, run, models->item[m]);
+        FB3_REQUIRE(directory, FB3_FAILED, "out of memory");
+        fb3_status status = export_model(config, models->item[m], directory);
+        free(directory);
+        FB3_TRY(status);
+    }
+    return FB3_OK;
 }
 
 fb3_status cmd_export(fb3_config *config)
 {
     fb3_strings models;
-    fb3_status status = FB3_OK;
     FB3_REQUIRE(config->arguments.count > 0, FB3_INPUT, "export needs a checkpoint or a run directory");
     FB3_REQUIRE(config->output, FB3_INPUT, "export needs --output DIR");
     FB3_TRY(fb3_models_find(&models, &config->arguments));
-    if (models.count > 1) FB3_TRY_GOTO(fb3_folder_make(config->output), done);
-    for (int m = 0; m < models.count; m++) {
-        char *directory = models.count > 1 ? fold_directory(config->output, models.item[m]) : strdup(config->output);
-        FB3_REQUIRE_GOTO(directory, done, FB3_FAILED, "out of memory");
-        status = export_model(config, models.item[m], directory);
-        free(directory);
-        FB3_TRY_GOTO(status, done);
-    }
-done:
+    fb3_status status = models.count == 1 ? export_model(config, models.item[0], config->output)
+                                          : export_folds(config, config->arguments.item[0], &models);
     fb3_strings_free(&models);
     return status;
 }

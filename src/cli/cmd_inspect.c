@@ -1,6 +1,7 @@
 /* fb3-dist inspect PATH...: says what a file or directory is, and shows it. */
 #include "cli.h"
 #include "fb3/file.h"
+#include "fb3/run_directory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,11 +108,25 @@ static fb3_status inspect_h5(const char *path)
     return status;
 }
 
+/* The runs of its seeds, or nothing that we know. */
+static fb3_status inspect_seeds(const char *path)
+{
+    fb3_strings runs = {0};
+    fb3_status status = fb3_run_directories_add(&runs, path);
+    for (int i = 0; status == FB3_OK && i < runs.count; i++) {
+        status = fb3_run_directory_exists(runs.item[i])
+                     ? inspect_run(runs.item[i])
+                     : fb3_fail(FB3_INPUT, "%s is none of a Hugging Face directory, a run, a fold", path);
+    }
+    fb3_strings_free(&runs);
+    return status;
+}
+
 static fb3_status inspect(const char *path)
 {
     if (fb3_folder_exists(path)) {
         if (has(path, "config.json")) return inspect_hf(path);
-        if (has(path, "run.yaml")) return inspect_run(path);
+        if (fb3_run_directory_exists(path)) return inspect_run(path);
         if (has(path, "best.h5")) {
             char *best = fb3_path_join(path, "best.h5");
             FB3_REQUIRE(best, FB3_FAILED, "out of memory");
@@ -119,7 +134,7 @@ static fb3_status inspect(const char *path)
             free(best);
             return status;
         }
-        return fb3_fail(FB3_INPUT, "%s is none of a Hugging Face directory, a run, a fold", path);
+        return inspect_seeds(path);
     }
     FB3_REQUIRE(fb3_file_exists(path), FB3_INPUT, "%s is not there", path);
     return inspect_h5(path);

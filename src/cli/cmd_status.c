@@ -1,9 +1,8 @@
 /* fb3-dist status [RUN_DIR...]: how far runs are, from their directories alone; --watch goes on until they have ended.
  */
 #include "cli.h"
-#include "fb3/file.h"
+#include "fb3/run_directory.h"
 
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,69 +11,6 @@
 #include <unistd.h>
 
 enum { WATCH_SECONDS = 2, WIDE = 100 /* where there is no terminal */ };
-
-#define SEED_NAME "seed-%lld"
-
-/* --- which runs --------------------------------------------------------------------------------------------------- */
-
-static int by_number(const void *a, const void *b)
-{
-    long long x = *(const long long *)a, y = *(const long long *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* The numbers of `directory`'s seed-<n>, ascending; a run with `seeds` has a run directory for each. */
-static fb3_status find_seeds(const char *directory, long long **seed, int *count)
-{
-    DIR *entries = opendir(directory);
-    *seed = NULL;
-    *count = 0;
-    for (struct dirent *entry; entries && (entry = readdir(entries));) {
-        long long number;
-        int end = 0;
-        if (sscanf(entry->d_name, SEED_NAME "%n", &number, &end) < 1 || end == 0 || entry->d_name[end]) continue;
-        long long *more = realloc(*seed, (size_t)(*count + 1) * sizeof **seed);
-        if (!more) break;
-        *seed = more;
-        (*seed)[(*count)++] = number;
-    }
-    bool whole = !entries || *count == 0 || *seed;
-    if (entries) closedir(entries);
-    FB3_REQUIRE(whole, FB3_FAILED, "out of memory for the runs of %s", directory);
-    if (*count > 0) qsort(*seed, (size_t)*count, sizeof **seed, by_number);
-    return FB3_OK;
-}
-
-static bool has_run_yaml(const char *directory)
-{
-    char *path = fb3_path_join(directory, "run.yaml");
-    bool there = path && fb3_file_exists(path);
-    free(path);
-    return there;
-}
-
-static fb3_status add_run(fb3_strings *runs, const char *directory)
-{
-    long long *seed = NULL;
-    int count = 0;
-    if (!has_run_yaml(directory)) FB3_TRY(find_seeds(directory, &seed, &count));
-    fb3_status status = count == 0 ? fb3_strings_add(runs, directory) : FB3_OK;
-    for (int i = 0; status == FB3_OK && i < count; i++) {
-        char *path = fb3_format("%s/" SEED_NAME, directory, seed[i]);
-        status = path ? fb3_strings_add(runs, path) : fb3_fail(FB3_FAILED, "out of memory");
-        free(path);
-    }
-    free(seed);
-    return status;
-}
-
-static fb3_status find_runs(fb3_strings *runs, const fb3_config *config)
-{
-    const fb3_strings *given = &config->arguments;
-    if (given->count == 0) return add_run(runs, config->output_dir);
-    for (int i = 0; i < given->count; i++) FB3_TRY(add_run(runs, given->item[i]));
-    return FB3_OK;
-}
 
 /* --- a run as text ------------------------------------------------------------------------------------------------ */
 
@@ -212,7 +148,7 @@ static fb3_status look(display *d, bool *alive)
     char *text = NULL;
     size_t bytes = 0;
     fb3_strings_free(&d->runs); /* a seed may have begun */
-    FB3_TRY(find_runs(&d->runs, d->config));
+    FB3_TRY(fb3_run_directories_given(&d->runs, d->config));
     FILE *out = open_memstream(&text, &bytes);
     FB3_REQUIRE(out, FB3_FAILED, "out of memory for the progress of runs");
     fb3_status status = print_runs(out, d, alive);

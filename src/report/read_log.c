@@ -2,6 +2,7 @@
 #include "report.h"
 
 #include "fb3/file.h"
+#include "fb3/run_directory.h"
 
 #include <errno.h>
 #include <math.h>

@@ -5,6 +5,7 @@
 
 #include "fb3/file.h"
 #include "fb3/oof.h"
+#include "fb3/run_directory.h"
 
 #include <math.h>
 #include <stdlib.h>

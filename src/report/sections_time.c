@@ -2,6 +2,7 @@
 #include "sections.h"
 
 #include "fb3/file.h"
+#include "fb3/run_directory.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -7,6 +7,7 @@
 #include "fb3/file.h"
 #include "fb3/folds.h"
 #include "fb3/log.h"
+#include "fb3/run_directory.h"
 
 #include <math.h>
 #include <pthread.h>

@@ -4,6 +4,7 @@
 
 #include "fb3/file.h"
 #include "fb3/folds.h"
+#include "fb3/run_directory.h"
 
 #include <math.h>
 #include <stdlib.h>

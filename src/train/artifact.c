@@ -5,6 +5,7 @@
 #include "fb3/artifact.h"
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/run_directory.h"
 
 #include <stdlib.h>
 

@@ -6,6 +6,7 @@
 #include "fold_run.h"
 
 #include "fb3/file.h"
+#include "fb3/run_directory.h"
 
 #include <stdlib.h>
 

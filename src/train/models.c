@@ -1,6 +1,7 @@
 /* Trained models on disk: the checkpoints of a run, and what `export` made of them. */
 #include "fb3/artifact.h"
 #include "fb3/file.h"
+#include "fb3/run_directory.h"
 #include "fb3/train.h"
 
 #include <errno.h>
@@ -29,6 +30,24 @@ static fb3_status add_folds(fb3_strings *models, const char *run_directory)
     return FB3_OK;
 }
 
+/* Of a run of seeds all folds of all seeds. */
+static fb3_status add_runs(fb3_strings *models, const char *path)
+{
+    fb3_strings runs = {0};
+    fb3_status status = fb3_run_directories_add(&runs, path);
+    for (int i = 0; status == FB3_OK && i < runs.count; i++) {
+        if (fb3_run_directory_exists(runs.item[i]))
+            status = add_folds(models, runs.item[i]);
+        else
+            status = fb3_fail(FB3_INPUT,
+                              "%s is neither a run directory (run.yaml), nor a fold (best.h5), nor an exported model "
+                              "(config.json)",
+                              path);
+    }
+    fb3_strings_free(&runs);
+    return status;
+}
+
 static fb3_status add_path(fb3_strings *models, const char *path)
 {
     bool found;
@@ -41,16 +60,10 @@ static fb3_status add_path(fb3_strings *models, const char *path)
     }
     FB3_TRY(add_if_there(models, fb3_path_join(path, "best.h5"), &found));
     if (found) return FB3_OK;
-    char *config = fb3_path_join(path, "config.json"), *run = fb3_path_join(path, "run.yaml");
-    bool is_export = config && fb3_file_exists(config), is_run = run && fb3_file_exists(run);
+    char *config = fb3_path_join(path, "config.json");
+    bool is_export = config && fb3_file_exists(config);
     free(config);
-    free(run);
-    if (is_export) return fb3_strings_add(models, path);
-    FB3_REQUIRE(is_run, FB3_INPUT,
-                "%s is neither a run directory (run.yaml), nor a fold (best.h5), nor an exported model "
-                "(config.json)",
-                path);
-    return add_folds(models, path);
+    return is_export ? fb3_strings_add(models, path) : add_runs(models, path);
 }
 
 fb3_status fb3_models_find(fb3_strings *models, const fb3_strings *paths)

@@ -3,6 +3,7 @@
 #include "fb3/embeddings.h"
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/run_directory.h"
 #include "fb3/train.h"
 
 #include <math.h>
@@ -253,14 +254,30 @@ static fb3_status evaluate_submission(const fb3_config *config, const char *path
     return status;
 }
 
-/* One path on the root alone: a run's own tables, or a submission. */
+/* The runs' own tables; the name is said where there are several. */
+static fb3_status evaluate_runs(const fb3_config *config, const fb3_strings *paths)
+{
+    fb3_strings runs = {0};
+    fb3_status status = FB3_OK;
+    for (int i = 0; status == FB3_OK && i < paths->count; i++) status = fb3_run_directories_add(&runs, paths->item[i]);
+    for (int i = 0; status == FB3_OK && i < runs.count; i++) {
+        if (runs.count > 1) printf("%s%s\n", i > 0 ? "\n" : "", runs.item[i]);
+        status = evaluate_run(runs.item[i], (uint64_t)config->seed);
+    }
+    fb3_strings_free(&runs);
+    return status;
+}
+
+static fb3_status evaluate_submissions(const fb3_config *config, const fb3_strings *paths)
+{
+    for (int i = 0; i < paths->count; i++) FB3_TRY(evaluate_submission(config, paths->item[i]));
+    return FB3_OK;
+}
+
+/* On the root alone. */
 static fb3_status evaluate_tables(const fb3_config *config, const fb3_strings *paths)
 {
-    for (int i = 0; i < paths->count; i++) {
-        const char *path = paths->item[i];
-        FB3_TRY(config->test_file ? evaluate_submission(config, path) : evaluate_run(path, (uint64_t)config->seed));
-    }
-    return FB3_OK;
+    return config->test_file ? evaluate_submissions(config, paths) : evaluate_runs(config, paths);
 }
 
 fb3_status fb3_evaluate(fb3_session *session)

@@ -2,6 +2,7 @@
  * like any other, in a directory of its own; a seed that is complete is not trained again. */
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/run_directory.h"
 #include "fb3/scores_json.h"
 #include "fb3/train.h"
 
@@ -32,17 +33,12 @@ static fb3_status parse(seed_list *list, const char *text)
     return FB3_OK;
 }
 
-static char *directory_of(const char *output_dir, int64_t seed)
-{
-    return fb3_format("%s/seed-%lld", output_dir, (long long)seed);
-}
-
 /* --- the scores of all seeds -------------------------------------------------------------------------------------- */
 
 /* `pooled` of a run's summary.json; the caller's reference. NULL: there is none (nothing was evaluated). */
 static json_t *pooled_of(const char *output_dir, int64_t seed)
 {
-    char *directory = directory_of(output_dir, seed);
+    char *directory = fb3_seed_path(output_dir, seed);
     char *path = directory ? fb3_path_join(directory, "summary.json") : NULL;
     json_t *summary = path ? json_load_file(path, 0, NULL) : NULL;
     json_t *pooled = json_incref(json_object_get(summary, "pooled"));
@@ -139,7 +135,7 @@ static fb3_status train_seed(fb3_session *session, const char *output_dir, int64
 {
     fb3_config *config = session->config;
     free(config->output_dir);
-    config->output_dir = directory_of(output_dir, seed);
+    config->output_dir = fb3_seed_path(output_dir, seed);
     FB3_REQUIRE(config->output_dir, FB3_FAILED, "out of memory");
     config->seed = seed;
     fb3_log_info("seed %lld, in %s", (long long)seed, config->output_dir);
@@ -150,12 +146,9 @@ static fb3_status train_seed(fb3_session *session, const char *output_dir, int64
 /* The directory that holds those of the seeds must not be a run itself. */
 static fb3_status prepare_directory(const char *output_dir)
 {
-    char *text;
     FB3_TRY(fb3_folder_make(output_dir));
-    FB3_TRY(fb3_run_yaml_read(output_dir, &text));
-    const bool holds_run = text != NULL;
-    free(text);
-    FB3_REQUIRE(!holds_run, FB3_INPUT, "%s holds a run of its own; give seeds another output_dir", output_dir);
+    FB3_REQUIRE(!fb3_run_directory_exists(output_dir), FB3_INPUT,
+                "%s holds a run of its own; give seeds another output_dir", output_dir);
     return FB3_OK;
 }
 

@@ -2,6 +2,7 @@
  * by row, twice: for the mean predictor's means, and to pool them. */
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/run_directory.h"
 #include "fb3/scores_json.h"
 #include "fb3/train.h"
 

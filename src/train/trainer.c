@@ -3,6 +3,7 @@
 
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/run_directory.h"
 #include "fb3/trace.h"
 
 #include <math.h>

@@ -1,6 +1,7 @@
 /* Being watched: what progress.json says before a fold is begun anew, and who tells a person how far the run is. */
 #include "fb3/file.h"
 #include "fb3/log.h"
+#include "fb3/run_directory.h"
 #include "fb3/train.h"
 
 #include <stdlib.h>

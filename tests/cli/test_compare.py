@@ -97,6 +97,34 @@ class Compare(ProgramTest):
         self.assertIn("holds a run of its own", self.assertOneLine(refused))
         self.assertIn("twice", self.assertOneLine(run("train", code=2, **dict(RUN, output_dir=self.path("x"), seeds="3,3"))))
 
+    def test_verbs_take_a_run_of_seeds(self):
+        """Its runs are those of the seeds, by number; what is no run is passed over."""
+        several, cwd = self.path("several"), self.path("cwd")
+        os.mkdir(cwd)
+        run("train", **dict(RUN, output_dir=several, seeds="10,9"))
+        os.mkdir(os.path.join(several, "seed-8"))
+        os.mkdir(os.path.join(several, "seed-9-old"))
+        runs = [os.path.join(several, "seed-9"), os.path.join(several, "seed-10")]
+        folds = [os.path.join(r, "fold-%d" % k) for r in runs for k in range(2)]
+        told = run("evaluate", several).stdout
+        self.assertEqual(told, "\n".join("%s\n%s" % (r, run("evaluate", r).stdout) for r in runs))
+        self.assertEqual(run("inspect", several).stdout, "".join(run("inspect", r).stdout for r in runs))
+        self.assertEqual([r["run"] for r in json.loads(run("status", several, "--json").stdout)["runs"]], runs)
+        run("report", several, output="both.html", cwd=cwd)
+        run("report", *runs, output="each.html", cwd=cwd)
+        with open(os.path.join(cwd, "both.html")) as both, open(os.path.join(cwd, "each.html")) as each:
+            self.assertEqual(both.read(), each.read())
+        run("predict", several, test_file=TEST, cwd=cwd, output_file="both.csv")
+        run("predict", *folds, test_file=TEST, cwd=cwd, output_file="each.csv")
+        self.assertEqual(rows(os.path.join(cwd, "both.csv")), rows(os.path.join(cwd, "each.csv")))
+        run("export", several + "/", output=self.path("models"))
+        for fold in folds:
+            self.assertTrue(os.path.exists(fold.replace(several, self.path("models")) + "/model.safetensors"), fold)
+        nothing = self.path("several", "seed-8")
+        for verb, options in [("evaluate", {}), ("inspect", {}), ("report", {}), ("status", {}), ("predict", {"test_file": TEST}),
+                              ("export", {"output": self.path("nothing")})]:
+            self.assertIn("seed-8", self.assertOneLine(run(verb, nothing, code=2, cwd=cwd, **options)))
+
     def test_seeds_are_stopped_and_go_on(self):
         out, options = self.path("stopped"), dict(RUN, max_steps=40, max_eval_samples=16, seeds="1,2", train_folds="0")
         process = start("train", **dict(options, output_dir=out))
