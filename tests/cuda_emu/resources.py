@@ -5,7 +5,7 @@
     resources.py PTX_FOLDER --write    writes the table
 
 PTX_FOLDER holds <arch>/<source>.ptx. With another toolkit than the table's the numbers may differ: then only the limits of
-the hardware are checked (and the exit status says that the comparison was skipped).
+the hardware are checked, the largest differences are told, and the exit status says that the comparison was skipped.
 """
 import os
 import re
@@ -71,6 +71,16 @@ def measure(folder):
     return {(name, row[1]): row[2:] for name, row in zip(names, rows)}
 
 
+def differences(now, then):
+    """One line: how many kernels need as many registers, the largest differences, and where more is spilled than then."""
+    both = sorted(set(now) & set(then))
+    more = {key: now[key][0] - then[key][0] for key in both}
+    least, most = min(both, key=more.get), max(both, key=more.get)
+    spills = ["%s on sm_%s %d (%d)" % (*key, now[key][1], then[key][1]) for key in both if now[key][1] > then[key][1]]
+    return "registers: %d of %d kernels alike, %+d (%s on sm_%s) to %+d (%s on sm_%s); more bytes spilled: %s" % (
+        list(more.values()).count(0), len(now), more[least], *least, more[most], *most, ", ".join(spills) or "nowhere")
+
+
 def main():
     folder = sys.argv[1]
     version, now = ptxas_version(), measure(folder)
@@ -103,6 +113,7 @@ def main():
         print("where the change is meant: tests/cuda_emu/resources.py %s --write" % folder)
         return 1
     if version != made_by:
+        print(differences(now, then))
         print("skipped: the comparison with the table, which is of ptxas %s" % made_by)
         return 77
     return 0

@@ -1,4 +1,5 @@
-# Sourced by the checks beside it: Python environments with the independent references, made once under build/.
+# Sourced by the checks beside it: Python environments with the independent references, made once under build/, and an
+# apt for the packages of Debian 13.
 #
 # FB3_ORACLE_TORCH and FB3_ORACLE_TOKENIZER name a Python to be used instead.
 
@@ -33,6 +34,31 @@ torch_oracle() {
         sentencepiece h5py pyyaml
 }
 tokenizer_oracle() { oracle tokenizer "transformers, sentencepiece" transformers==4.57.1 sentencepiece protobuf; }
+
+# debian13_apt COMPONENT...: from here on apt-get is one of its own in $apt, for these components of Debian 13. The
+# system's lists, cache and status are not touched.
+debian13_apt() {
+    local mirror
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m 1 '/debian/$') ||
+        skip "a Debian mirror in apt's sources"
+    apt=$scratch/apt
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+    : >"$apt/status"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie $*" >"$apt/sources.list"
+    cat >"$apt/apt.conf" <<EOF
+Dir::Etc::sourcelist "$apt/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "$apt/lists";
+Dir::State::status "$apt/status";
+Dir::Cache "$apt/cache";
+APT::Sandbox::User "root";
+APT::Install-Recommends "0";
+Acquire::Languages "none";
+Debug::NoLocking "1";
+EOF
+    export APT_CONFIG=$apt/apt.conf
+    apt-get -qq update >"$scratch/log" 2>&1 || { tail -n 5 "$scratch/log"; skip "the package lists of Debian 13"; }
+}
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

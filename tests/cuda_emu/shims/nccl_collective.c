@@ -50,7 +50,6 @@ static size_t type_bytes(ncclDataType_t type)
     case ncclUint8:
         return 1;
     case ncclFloat16:
-    case ncclBfloat16:
         return 2;
     case ncclInt32:
     case ncclUint32:

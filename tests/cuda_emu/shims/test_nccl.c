@@ -99,7 +99,7 @@ static void misaligned(void)
 
 static void other_type(void)
 {
-    ncclAllReduce(buffer, buffer, 4, ncclBfloat16, ncclSum, alone_comm, stream);
+    ncclAllReduce(buffer, buffer, 4, ncclFloat16, ncclSum, alone_comm, stream);
 }
 
 static void beyond_allocation(void)
