@@ -51,10 +51,10 @@ done
 [[ -n $folds ]] || die 2 "$output_dir holds no trained folds; sbatch slurm/train_array.sh comes first"
 
 # All folds are complete, so this trains nothing and writes the tables.
-launch train "$@" --output_dir "$output_dir" --train_folds "$folds"
+launch "$output_dir" train "$@" --output_dir "$output_dir" --train_folds "$folds"
 ((status == 0)) || exit "$status"
 if [[ -n $test_file ]]; then
-    launch predict "$output_dir" "$output_dir/run.yaml" --test_file "$test_file" \
+    launch "$output_dir/submission.csv" predict "$output_dir" "$output_dir/run.yaml" --test_file "$test_file" \
         --output_file "$output_dir/submission.csv"
 fi
 exit "$status"

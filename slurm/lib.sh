@@ -111,7 +111,7 @@ option() {
     shift 2
     [[ ${1:---} == --* ]] || config=$1
     value=${!variable:-$value}
-    if [[ -e $config ]] && grep -q "^$key:" "$config"; then value=$(yaml_value "$config" "$key") || exit; fi
+    if [[ -f $config ]] && grep -q "^$key:" "$config"; then value=$(yaml_value "$config" "$key") || exit; fi
     while (($# > 0)); do
         case $1 in
         --"$key"=*) value=${1#*=} ;;
@@ -204,9 +204,9 @@ prepare() {
 
 # --- running --------------------------------------------------------------------------------------------------------
 
-# launch VERB ARGUMENT...: runs the program on all ranks and sets `status`. The launcher is in the background, because
-# a shell runs no trap while it waits for a command in the foreground.
-launch() {
+# start_ranks VERB ARGUMENT...: runs the program on all ranks and sets `status`. The launcher is in the background,
+# because a shell runs no trap while it waits for a command in the foreground.
+start_ranks() {
     status=75
     [[ -z $stop_asked ]] || return 0
     "${launcher[@]}" "$FB3_DIST" "$@" &
@@ -219,6 +219,41 @@ launch() {
         [[ -n $interrupted ]] || break # else the trap ended the wait, not the child
     done
     child=
+}
+
+# ended_well RESULT: the file, or what every training ends with in the run directory, is newer than the file $before.
+ended_well() {
+    [[ ! -f $1 ]] || { [[ $1 -nt $before ]]; return; }
+    [[ -n $(find "$1" -maxdepth 2 -newer "$before" \( -name report.html -o -name summary.json \) 2>/dev/null) ]]
+}
+
+# launch RESULT VERB ARGUMENT...: the same; RESULT is the file or the run directory that it writes. A job that runs again
+# tries twice: a node that lost its power keeps the socket of srun's PMIx plugin, which has the numbers of job and step,
+# so when the job comes back to that node, its step of the same number cannot start there, and the next one can. (Slurm
+# 22.05: "Cannot bind() UNIX socket" in slurmd's log, and srun's status is 137, or even 0.)
+launch() {
+    local result=$1 began=$SECONDS folder before tries
+    shift
+    if ((${SLURM_RESTART_COUNT:-0} == 0)); then
+        start_ranks "$@"
+        return
+    fi
+    folder=$result
+    [[ -d $folder ]] || folder=$(dirname "$result")
+    mkdir -p "$folder" || exit 1
+    before=$(mktemp "$folder/.start-XXXXXX") || exit 1
+    for tries in 1 2; do
+        start_ranks "$@"
+        if ((status == 0)); then
+            ended_well "$result" && break
+            status=1
+        elif ((status <= 128)); then
+            break
+        fi
+        if ((tries == 2 || SECONDS - began > 180)) || [[ -n $stop_asked$ended ]]; then break; fi
+        say "the ranks did not start, or were killed soon after; once more"
+    done
+    rm -f "$before"
 }
 
 # One small command on every node, whatever else runs there.
@@ -318,7 +353,7 @@ train() {
     before=$(progress "$output_dir")
     nodes_answer && can_ask=1
     stage "$@"
-    launch train "$@" ${staged[@]+"${staged[@]}"}
+    launch "$output_dir" train "$@" ${staged[@]+"${staged[@]}"}
     unstage
     left=$(seconds_left)
     [[ -z $left ]] || ((left > stop_before_end + 90)) || near_end=1

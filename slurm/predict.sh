@@ -20,5 +20,6 @@ fi
 source "$here/lib.sh"
 
 prepare
-launch predict "$@"
+output_file=$(option output_file submission.csv "$@") || exit
+launch "$output_file" predict "$@"
 exit "$status"

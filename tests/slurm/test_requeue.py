@@ -139,13 +139,15 @@ class Requeue(SlurmTest):
 
     def test_lost_node(self):
         """The node of the batch script, or another one: then mpirun gives up long before Slurm notices, and the script has
-        to ask, although a node did not answer the first time that it asked."""
+        to ask, although a node did not answer the first time that it asked. The job of srun must go on where it was, with
+        what the lost node has kept of it."""
         with open(self.path("site.sh"), "w") as f:
             f.write('srun() { [[ -e "%s" ]] && command srun "$@" || { touch "%s"; return 1; }; }\n' % (
                 (self.path("asked"),) * 2))
         cases = [("srun", 1), ("mpirun", 1), ("mpirun", 0)]
         outs = ["run-%d" % i for i in range(len(cases))]
-        jobs = [self.start(launcher, "--exclusive", max_steps=400, save_steps=20, output_dir=out,
+        jobs = [self.start(launcher, "--exclusive", *["--nodelist=node1,node2"] * (launcher == "srun"), max_steps=400,
+                           save_steps=20, output_dir=out,
                            variables={"FB3_ENV": self.path("site.sh")} if (launcher, lost) == ("mpirun", 1) else {})
                 for (launcher, lost), out in zip(cases, outs)]
         for out in outs:
