@@ -1,5 +1,5 @@
 /* The losses of an element and their slopes (formulas at fb3_loss_kind), for the CPU and, included by its kernels, for
- * CUDA. */
+ * CUDA; and for the tables of an evaluation. */
 #ifndef FB3_ELEMENT_LOSS_H
 #define FB3_ELEMENT_LOSS_H
 

@@ -1,32 +1,13 @@
-/* Scores and losses of tables on the host. The model has the losses of batches (src/model/loss.c); here they are
- * computed from their definitions once more, in double, for a whole evaluation. */
+/* Scores and losses of tables on the host: those of a whole evaluation, where the model has those of a batch
+ * (src/model/loss.c). */
 #include "fb3/metrics.h"
+
+#include "fb3/element_loss.h"
 
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-/* The epsilon under the root of the `rmse` and `mcrmse` losses (the notebook's RMSELoss). */
-#define LOSS_EPSILON 1e-9
-
-static double elementwise_loss(double difference, fb3_loss_kind kind, double beta)
-{
-    double a = fabs(difference);
-    switch (kind) {
-    case FB3_LOSS_RMSE:
-        return sqrt(difference * difference + LOSS_EPSILON);
-    case FB3_LOSS_MSE:
-        return difference * difference;
-    case FB3_LOSS_L1:
-        return a;
-    case FB3_LOSS_SMOOTH_L1:
-        return a < beta ? 0.5 * a * a / beta : a - 0.5 * beta;
-    case FB3_LOSS_MCRMSE:
-        break; /* not a sum over elements */
-    }
-    return 0;
-}
 
 void fb3_score_sums_add(fb3_score_sums *sums, const float *truth, const float *pred, int64_t n)
 {
@@ -34,7 +15,7 @@ void fb3_score_sums_add(fb3_score_sums *sums, const float *truth, const float *p
         for (int y = 0; y < sums->targets; y++) {
             double d = (double)pred[i * sums->targets + y] - truth[i * sums->targets + y];
             sums->squared[y] += d * d;
-            sums->loss += elementwise_loss(d, sums->loss_type, sums->smooth_l1_beta);
+            sums->loss += fb3_element_loss(d, sums->loss_type, sums->smooth_l1_beta);
         }
     }
     sums->samples += n;
@@ -49,7 +30,7 @@ void fb3_scores_of(fb3_scores *scores, const fb3_score_sums *sums)
     for (int y = 0; y < targets; y++) {
         scores->rmse[y] = sums->samples > 0 ? sqrt(sums->squared[y] / n) : NAN;
         scores->mcrmse += scores->rmse[y] / targets;
-        mcrmse_loss += sqrt(sums->squared[y] / n + LOSS_EPSILON);
+        mcrmse_loss += fb3_column_rmse(sums->squared[y], n);
     }
     scores->loss = sums->loss_type == FB3_LOSS_MCRMSE ? mcrmse_loss / targets : sums->loss / (n * targets);
 }

@@ -1,7 +1,6 @@
 /* metrics.jsonl of a fold: as far as it was written, a line at a time. */
 #include "report.h"
 
-#include "fb3/file.h"
 #include "fb3/run_directory.h"
 
 #include <errno.h>

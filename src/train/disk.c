@@ -1,5 +1,4 @@
 /* The space that a run's files take, known and checked before training begins. */
-#include "fb3/file.h"
 #include "fb3/run_directory.h"
 #include "fb3/train.h"
 

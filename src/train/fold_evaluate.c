@@ -5,7 +5,6 @@
  * place only if the scores turn out better. */
 #include "fold_run.h"
 
-#include "fb3/file.h"
 #include "fb3/run_directory.h"
 
 #include <stdlib.h>
